@@ -10,6 +10,8 @@
 //! of this crate first, the hook is in the wrong place: without an end, the whole program would run
 //! twice and start workers in turn. So that function reports the mistake and exits.
 //!
+//! In an ordinary program, the hook is noted here too, because a call fails without it.
+//!
 //! # The report to the parent
 //!
 //! The report has a fixed form, independent of the rest of the protocol: [`REPORT_PREFIX`], the
@@ -27,7 +29,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -104,6 +106,19 @@ pub(crate) fn role() -> Role {
 /// Marks this worker as having reached the hook. Returns `false` if another thread was first.
 pub(crate) fn start_serving() -> bool {
     CACHED.swap(WORKER, Ordering::Relaxed) != WORKER
+}
+
+/// A thread of this process has reached a hook.
+static REACHED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that a thread of this process has reached a hook.
+pub(crate) fn note_hook() {
+    REACHED.store(true, Ordering::Relaxed);
+}
+
+/// Returns whether a thread of this process has reached a hook, so that it may have workers.
+pub(crate) fn has_reached_hook() -> bool {
+    REACHED.load(Ordering::Relaxed)
 }
 
 /// The socket through which this worker reports that it cannot serve: its number, or 0, and its

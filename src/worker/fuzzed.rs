@@ -6,7 +6,7 @@
 //! only in tests and under `--cfg fuzzing`, which cargo-fuzz sets.
 
 use super::call::reply::Reply;
-use super::spawn::start::failure_of;
+use super::error::WorkerError;
 use crate::transport::codec;
 use crate::transport::frame::{Frame, HEADER, Header, Inbox, MalformedFrame};
 use crate::transport::job::image::Fingerprint;
@@ -94,7 +94,11 @@ fn bytes_of(frame: &Frame) -> Vec<u8> {
 /// Decodes a frame in every way in which a receiver could, whatever its kind.
 fn decode_all(frame: &Frame) {
     // Only the absence of panics matters here.
-    let _ = format!("{:?} {:?}", Reply::of(frame), failure_of(frame));
+    let _ = format!(
+        "{:?} {:?}",
+        Reply::of(frame),
+        WorkerError::of_refusal(frame)
+    );
     let payload = frame.payload();
     let _ = codec::decode::<SetUp>(payload);
     let _ = codec::decode::<Fingerprint>(payload);

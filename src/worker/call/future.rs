@@ -27,7 +27,7 @@ use crate::cancel::position::is_thread_ending;
 use crate::cancel::{WaitReport, Watch, checkpoint_if_cancelled, on_cancel, shield};
 use crate::sync::{CapacityLimiter, Token};
 use crate::sys::fork_detector::is_forked_copy;
-use crate::sys::role::refuse_unless_hooked;
+use crate::sys::role::{has_reached_hook, refuse_unless_hooked};
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
 #[cfg(test)]
@@ -44,7 +44,6 @@ use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::pool::context::WorkerContext;
 use crate::worker::pool::current::current;
 use crate::worker::pool::worker_pool::{Taken, WorkerPool};
-use crate::worker::spawn::hook;
 use crate::worker::trace;
 use crate::worker::trace::CallSpan;
 
@@ -359,7 +358,7 @@ fn check(request: Request) -> CallResult<(Call, Option<CapacityLimiter>)> {
     let code = request
         .code
         .ok_or_else(|| WorkerError::foreign_function(job_name))?;
-    if !hook::is_reached() {
+    if !has_reached_hook() {
         return Err(WorkerError::not_initialized().of_job(job_name));
     }
     let context = request.context.unwrap_or_else(current);

@@ -4,7 +4,6 @@ use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::panic_report::PanicReport;
 use crate::worker::error::{WorkerError, WorkerPanic};
-use crate::worker::spawn::start::failure_of;
 
 /// The meaning of a frame for the call that waits for its job.
 #[derive(Debug)]
@@ -18,11 +17,10 @@ pub(in crate::worker) enum Reply {
     Unexpected(&'static str),
 }
 
+const NO_ANSWER: Reply = Reply::Unexpected("a frame that is no answer");
+
 impl Reply {
     pub(in crate::worker) fn of(frame: &Frame) -> Self {
-        if let Some(error) = failure_of(frame) {
-            return Self::CannotServe(error);
-        }
         match frame.header.kind {
             Kind::Done => Self::Done,
             Kind::BadArgument => Self::Failed(WorkerError::decode_argument(&frame.text())),
@@ -35,20 +33,20 @@ impl Reply {
             Kind::RetirePanicked => Self::of_report(frame, |panic| {
                 Self::ExitsBecause(WorkerError::retire(panic))
             }),
+            Kind::CannotServe | Kind::InitFailed | Kind::Multithreaded => {
+                WorkerError::of_refusal(frame).map_or(NO_ANSWER, Self::CannotServe)
+            }
             Kind::Prelude
             | Kind::SetUp
             | Kind::Job
             | Kind::Hello
             | Kind::Ready
-            | Kind::CannotServe
-            | Kind::InitFailed
             | Kind::Fork
-            | Kind::Multithreaded
             | Kind::Mailbox
             | Kind::AnswerInMailbox
             | Kind::Fault
             | Kind::Cancel
-            | Kind::Traced => Self::Unexpected("a frame that is no answer"),
+            | Kind::Traced => NO_ANSWER,
         }
     }
 

@@ -4,9 +4,36 @@ use std::time::Duration;
 
 use super::exit::{Survivor, WorkerExit};
 use super::worker_error::{WorkerError, WorkerErrorKind};
+use crate::transport::codec;
+use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::panic_report::WorkerPanic;
+use crate::transport::message::{InitFailed, Refusal};
 
 impl WorkerError {
+    /// Reads the frame by which a worker tells that it cannot serve. Returns `None` for any other
+    /// frame.
+    pub(in crate::worker) fn of_refusal(frame: &Frame) -> Option<Self> {
+        match frame.header.kind {
+            Kind::CannotServe => Some(Self::start_lost(&frame.text())),
+            Kind::Multithreaded => Some(Self::start_multithreaded(frame.header.number)),
+            Kind::InitFailed => Some(match codec::decode(frame.payload()) {
+                Ok(InitFailed::Panicked(report)) => Self::init(report.into()),
+                Ok(InitFailed::BadData(message)) => Self::init_undecodable(&message),
+                Ok(InitFailed::NotOurCode) => Self::image_mismatch(),
+                Ok(InitFailed::Refused(refusal)) => {
+                    let Refusal {
+                        setting,
+                        os_error,
+                        words,
+                    } = refusal;
+                    Self::start_refused(&setting, os_error, &words)
+                }
+                Err(_) => Self::protocol("a report that cannot be decoded"),
+            }),
+            _ => None,
+        }
+    }
+
     pub(crate) fn not_initialized() -> Self {
         Self::new(
             WorkerErrorKind::NotInitialized,

@@ -15,7 +15,6 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::exec_spec::{ExecSpec, HookDirectory};
@@ -28,9 +27,6 @@ use crate::worker::child;
 use crate::worker::child::Stdout;
 use crate::worker::config::WorkerType;
 use crate::worker::error::WorkerError;
-
-/// A thread of this process has reached a hook.
-static REACHED: AtomicBool = AtomicBool::new(false);
 
 /// How to get to the hooks that this process has reached, in this order.
 static HOOKS: Mutex<Vec<Arc<ExecSpec>>> = Mutex::new(Vec::new());
@@ -124,11 +120,6 @@ fn is_main_of_libtest(thread: thread::Id) -> bool {
     thread == std::process::id() && is_libtest()
 }
 
-/// Returns whether this process has reached a hook.
-pub(in crate::worker) fn is_reached() -> bool {
-    REACHED.load(Ordering::Relaxed)
-}
-
 /// Returns how to start a worker of this type that is to serve a call of this thread: by the hook
 /// that this thread reached, or else by another one of this process. Hooks from which a worker has
 /// come up are preferred.
@@ -171,7 +162,7 @@ fn usable_hook() -> Result<Arc<ExecSpec>, WorkerError> {
 /// Nothing is recorded on a thread that is neither the main one nor, by its name, that of a test:
 /// in a worker, `main` would run on. Such a thread uses the hooks of others.
 fn record_here() {
-    REACHED.store(true, Ordering::Relaxed);
+    role::note_hook();
     if threads_hook().is_some() {
         return;
     }
@@ -200,7 +191,7 @@ fn live_threads() -> usize {
 /// Records the hook of this thread. Threads with the same hook share one value, and with it the
 /// fork servers.
 fn record(spec: ExecSpec) {
-    REACHED.store(true, Ordering::Relaxed);
+    role::note_hook();
     let mut hooks = hooks();
     let known = hooks
         .iter()
@@ -278,6 +269,6 @@ mod tests {
             threads_hook().is_some()
         });
         assert!(!recorded.join().unwrap());
-        assert!(is_reached());
+        assert!(role::has_reached_hook());
     }
 }

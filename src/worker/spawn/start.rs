@@ -22,7 +22,6 @@ use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::image::Fingerprint;
 use crate::transport::job::image::fingerprint;
-use crate::transport::message::{InitFailed, Refusal};
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
 use crate::worker::config::WorkerConfig;
@@ -285,7 +284,7 @@ impl Starting {
     /// Begins the end of a worker that has sent another answer than the expected one.
     fn fail(&mut self, answer: Result<Frame, RecvError>) -> Result<(), Unstarted> {
         match answer {
-            Ok(frame) => match failure_of(&frame) {
+            Ok(frame) => match WorkerError::of_refusal(&frame) {
                 Some(error) => self.fail_with(error),
                 None => self.fail_with(WorkerError::protocol(
                     "a frame that has no place during the start",
@@ -327,29 +326,6 @@ impl Starting {
                 unreachable!("this state has no worker")
             }
         }
-    }
-}
-
-/// Returns the error of a frame by which a worker tells that it cannot serve.
-pub(in crate::worker) fn failure_of(frame: &Frame) -> Option<WorkerError> {
-    match frame.header.kind {
-        Kind::CannotServe => Some(WorkerError::start_lost(&frame.text())),
-        Kind::Multithreaded => Some(WorkerError::start_multithreaded(frame.header.number)),
-        Kind::InitFailed => Some(match codec::decode(frame.payload()) {
-            Ok(InitFailed::Panicked(report)) => WorkerError::init(report.into()),
-            Ok(InitFailed::BadData(message)) => WorkerError::init_undecodable(&message),
-            Ok(InitFailed::NotOurCode) => WorkerError::image_mismatch(),
-            Ok(InitFailed::Refused(refusal)) => {
-                let Refusal {
-                    setting,
-                    os_error,
-                    words,
-                } = refusal;
-                WorkerError::start_refused(&setting, os_error, &words)
-            }
-            Err(_) => WorkerError::protocol("a report that cannot be decoded"),
-        }),
-        _ => None,
     }
 }
 

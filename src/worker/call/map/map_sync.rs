@@ -17,14 +17,13 @@ use super::source::{MapItems, MapSource};
 use crate::cancel::checkpoint_if_cancelled;
 use crate::sync::CapacityLimiter;
 use crate::sys::fork_detector::is_forked_copy;
-use crate::sys::role::refuse_unless_hooked;
+use crate::sys::role::{has_reached_hook, refuse_unless_hooked};
 use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::worker::call::limiter::current_default_worker_limiter;
 use crate::worker::call::value::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 use crate::worker::pool::current::current;
-use crate::worker::spawn::hook;
 use crate::worker::tuning::MAP_MOST_RESERVED;
 
 /// Calls `f` with each of many items, in several worker processes at once.
@@ -507,7 +506,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> MapSync<'_, A, R, O> {
             Some(|_| WorkerError::forked_program())
         } else if settings.code.is_none() {
             Some(WorkerError::foreign_function)
-        } else if !hook::is_reached() {
+        } else if !has_reached_hook() {
             Some(|_| WorkerError::not_initialized())
         } else {
             None
