@@ -47,7 +47,7 @@ pub(in crate::worker) const SPIN_IN_POLL: Duration = Duration::from_micros(4);
 /// At least one of this many jobs is spun for, however many spins have failed.
 pub(in crate::worker) const POLL_SPIN_INTERVAL: u32 = 16;
 
-/// How many calls in a row may end without a wait, on one thread.
+/// Of this many calls that end in their first poll on one thread, one yields to other tasks.
 pub(in crate::worker) const CALLS_BETWEEN_YIELDS: u32 = 32;
 
 /// How many operations on one side of a channel may succeed in a row without a wait, in a task.

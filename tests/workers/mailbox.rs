@@ -18,6 +18,7 @@ use seedbed::worker::{WorkerErrorKind, WorkerStatus};
 use seedbed::{
     CapacityLimiter, WorkerConfig, WorkerContext, checkpoint, move_on_after, open_nursery,
 };
+use smol::future::poll_once;
 
 fn increment(n: u64) -> u64 {
     n + 1
@@ -167,6 +168,29 @@ fn a_task_that_makes_only_quick_calls_does_not_starve_its_siblings() {
         })
         .await;
         assert!(calls.load(Relaxed) > 0);
+    }));
+}
+
+/// A limit of the library's, after which a call yields.
+fn at_most_a_few_calls_in_a_row_end_in_their_first_poll() {
+    test(with_workers(WorkerConfig::new(), |workers| async move {
+        warm_up(&workers).await;
+        let mut in_a_row = 0;
+        for n in 0..5000 {
+            let mut call = workers.run_sync(increment, n).into_future();
+            let result = match poll_once(&mut call).await {
+                Some(result) => {
+                    in_a_row += 1;
+                    assert!(in_a_row < 32);
+                    result
+                }
+                None => {
+                    in_a_row = 0;
+                    call.await
+                }
+            };
+            assert_eq!(result.unwrap(), n + 1);
+        }
     }));
 }
 
@@ -430,6 +454,7 @@ suite! {
     threads_inside_and_outside_of_runs_share_a_worker,
     a_task_that_blocks_on_a_call_in_a_run_gets_its_answer,
     a_task_that_makes_only_quick_calls_does_not_starve_its_siblings,
+    at_most_a_few_calls_in_a_row_end_in_their_first_poll,
     a_time_limit_ends_a_loop_of_quick_calls,
     a_worker_that_dies_with_a_job_from_its_mailbox_is_an_error_and_the_next_call_has_another,
     a_worker_that_is_killed_between_two_quick_calls_fails_no_call,

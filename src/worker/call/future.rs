@@ -5,6 +5,7 @@
 //! which therefore needs no allocation, no scope node and no waker. A call that has to wait goes on
 //! as a boxed future from that step.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -37,7 +38,6 @@ use crate::transport::job::code::{Code, JobFn};
 use crate::transport::out_message::OutMessage;
 use crate::wait::CallWaits;
 use crate::worker::conn::ending::EndingWorker;
-use crate::worker::conn::mailbox::take_due_yield;
 use crate::worker::conn::worker::Worker;
 use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
@@ -46,6 +46,7 @@ use crate::worker::pool::current::current;
 use crate::worker::pool::worker_pool::{Taken, WorkerPool};
 use crate::worker::trace;
 use crate::worker::trace::CallSpan;
+use crate::worker::tuning::CALLS_BETWEEN_YIELDS;
 
 /// Waits for a call into a worker process; made by awaiting [`RunSync`](crate::worker::RunSync).
 ///
@@ -234,20 +235,18 @@ impl<A, R> Future for RunSyncFuture<A, R> {
         if is_forked_copy() {
             return Poll::Ready(Err(WorkerError::forked_program()));
         }
-        let (mut waiting, job, finish) = match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(waiting, job, finish) => (waiting, job, finish),
+        let (begun, job, finish) = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(waiting, job, finish) => (poll_rest(waiting, job, cx), job, finish),
             State::New(request, arg, Typed { start, finish }) => {
                 let job = request.job;
-                match start(request, arg, cx) {
-                    Ok(answer) => return Poll::Ready(answer.and_then(finish)),
-                    Err(waiting) => (waiting, job, finish),
-                }
+                let begun = start(request, arg, cx);
+                (end_first_poll(begun, job, cx), job, finish)
             }
             State::Over => panic!("a call was polled after it had ended"),
         };
-        match job.during(|| waiting.as_mut().poll(cx)) {
-            Poll::Ready(answer) => Poll::Ready(answer.and_then(finish)),
-            Poll::Pending => {
+        match begun {
+            Ok(answer) => Poll::Ready(answer.and_then(finish)),
+            Err(waiting) => {
                 self.state = State::Waiting(waiting, job, finish);
                 Poll::Pending
             }
@@ -259,6 +258,46 @@ impl<A, R> fmt::Debug for RunSyncFuture<A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunSyncFuture").finish_non_exhaustive()
     }
+}
+
+/// Polls a call that has to wait. Gives it back if it has to wait longer.
+fn poll_rest(
+    mut waiting: Waiting,
+    job: &'static CallWaits,
+    cx: &mut Context<'_>,
+) -> Result<CallResult<Answer>, Waiting> {
+    match job.during(|| waiting.as_mut().poll(cx)) {
+        Poll::Ready(answer) => Ok(answer),
+        Poll::Pending => Err(waiting),
+    }
+}
+
+/// Polls a call that has to wait, so that its waker is registered. Lets other tasks run if this and
+/// many calls before have ended in their first poll.
+fn end_first_poll(
+    begun: Result<CallResult<Answer>, Waiting>,
+    job: &'static CallWaits,
+    cx: &mut Context<'_>,
+) -> Result<CallResult<Answer>, Waiting> {
+    match begun.or_else(|waiting| poll_rest(waiting, job, cx)) {
+        Ok(Ok(answer)) if count_quick_call() => poll_rest(Box::pin(after_yield(answer)), job, cx),
+        begun => begun,
+    }
+}
+
+/// Counts a call that ended in its first poll. Returns whether this thread has made enough of them
+/// to yield to other tasks, and starts to count anew if so.
+fn count_quick_call() -> bool {
+    thread_local! {
+        static CALLS: Cell<u32> = const { Cell::new(0) };
+    }
+    let is_due = |calls: &Cell<u32>| {
+        let due = calls.get() + 1 >= CALLS_BETWEEN_YIELDS;
+        calls.set(if due { 0 } else { calls.get() + 1 });
+        due
+    };
+    // A thread that is ending does not count.
+    CALLS.try_with(is_due).unwrap_or(false)
 }
 
 /// A call that has passed the checks.
@@ -315,14 +354,7 @@ fn run_at_once(
     // Needs no shield before its first poll has ended, because only then could cancellation drop
     // it.
     match attempt.poll(cx) {
-        Poll::Ready(AttemptOutcome::Done(frame)) => {
-            let answer = Answer::new(call, frame);
-            if !take_due_yield() {
-                Ok(Ok(answer))
-            } else {
-                Err(Box::pin(after_yield(answer)))
-            }
-        }
+        Poll::Ready(AttemptOutcome::Done(frame)) => Ok(Ok(Answer::new(call, frame))),
         Poll::Ready(AttemptOutcome::Failed(error)) => Ok(Err(call.named(error))),
         Poll::Ready(AttemptOutcome::Retry(job, guard)) => Err(Box::pin(call.retry(job, guard))),
         Poll::Ready(AttemptOutcome::Cancelled(error)) => Ok(Err(call.named(error))),
@@ -465,13 +497,7 @@ impl Call {
     async fn run_attempt(self, mut attempt: Attempt) -> CallResult<Answer> {
         loop {
             match self.carry_out(attempt).await {
-                AttemptOutcome::Done(frame) => {
-                    let answer = Answer::new(self, frame);
-                    if !take_due_yield() {
-                        return Ok(answer);
-                    }
-                    return after_yield(answer).await;
-                }
+                AttemptOutcome::Done(frame) => return Ok(Answer::new(self, frame)),
                 AttemptOutcome::Failed(error) => return Err(self.named(error)),
                 AttemptOutcome::Retry(job, guard) => {
                     attempt = self.next_attempt(job, guard).await?;

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::thread::sched_getcpu;
 
-use super::mailbox::{MailboxOffer, ParentSide, count_quick_call};
+use super::mailbox::{MailboxOffer, ParentSide};
 use super::spin_poller;
 use super::spin_poller::WatchedMailbox;
 use crate::sys::fault::Fault;
@@ -254,11 +254,9 @@ impl Connection {
             && self
                 .endpoint
                 .spin(processor, SPIN_IN_POLL, POLL_SPIN_INTERVAL)
+            && let Some(frame) = self.endpoint.take_from_mailbox()?
         {
-            count_quick_call();
-            if let Some(frame) = self.endpoint.take_from_mailbox()? {
-                return Poll::Ready(Ok(frame));
-            }
+            return Poll::Ready(Ok(frame));
         }
         if self.endpoint.mailbox().is_some() && spin_poller::is_open() {
             self.endpoint.watch(sched_getcpu());

@@ -1,5 +1,4 @@
-//! The parent's use of a worker's mailbox: when a worker gets one, and how often calls that never
-//! wait yield.
+//! The parent's use of a worker's mailbox: when a worker gets one.
 //!
 //! A worker gets its mailbox with its second job, since many workers run one job only. From then on
 //! a job goes through the mailbox if the worker still spins after the job before. Then the parent
@@ -10,7 +9,6 @@
 //!   [`spin_poller`](super::spin_poller);
 //! * through the reactor.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,14 +22,9 @@ use crate::transport::frame;
 use crate::transport::frame::Kind;
 use crate::transport::mailbox::{Mailbox, Slot};
 use crate::transport::out_message::OutMessage;
-use crate::worker::tuning::CALLS_BETWEEN_YIELDS;
 
 /// Off in the tests that use the socket alone, as a program does that has no memory for a mailbox.
 const MAILBOX_ENABLED: bool = cfg!(not(seedbed_socket_only));
-
-thread_local! {
-    static CALLS_WITHOUT_WAIT: Cell<u32> = const { Cell::new(0) };
-}
 
 /// The parent's side of a connection.
 #[derive(Debug)]
@@ -100,24 +93,4 @@ fn make() -> io::Result<(Mapping<Mailbox>, OutMessage)> {
     let (mailbox, memory): (_, OwnedFd) = Mapping::make("seedbed-mailbox")?;
     let frame = frame::of_bytes(Kind::Mailbox, 0, b"");
     Ok((mailbox, OutMessage::new(frame, vec![Arc::new(memory)])))
-}
-
-/// Counts a call that ended without a wait, for [`take_due_yield`].
-pub(in crate::worker) fn count_quick_call() {
-    // A thread that is ending does not count.
-    let _ = CALLS_WITHOUT_WAIT.try_with(|calls| calls.set(calls.get() + 1));
-}
-
-/// Returns whether this thread has made enough calls without a wait to yield to other tasks, and
-/// starts to count anew if so. The worker of the last call is idle by then, so that other tasks can
-/// use it.
-pub(in crate::worker) fn take_due_yield() -> bool {
-    let is_due = |calls: &Cell<u32>| {
-        let due = calls.get() >= CALLS_BETWEEN_YIELDS;
-        if due {
-            calls.set(0);
-        }
-        due
-    };
-    CALLS_WITHOUT_WAIT.try_with(is_due).unwrap_or(false)
 }
