@@ -133,8 +133,8 @@ pub mod nursery {
     pub use crate::variables::{HasTreeVars, TreeVar, TreeVarScope};
 }
 
-// The root has at most 40 names, with modules and macros; `tests/docs.rs` counts them. Everything
-// else is reached through its module.
+// The root has at most 40 names, with modules and macros; `tests/checks/tests/docs/` counts them.
+// Everything else is reached through its module.
 #[doc(inline)]
 pub use cancel::{CancelScope, checkpoint, fail_after, move_on_after, on_cancel, shield};
 #[cfg(all(feature = "workers", target_os = "linux"))]

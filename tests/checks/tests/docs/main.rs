@@ -1,6 +1,8 @@
 //! Checks that the examples, tests and files that the README, the docs and the CI script name
-//! exist, and that the root of the crate has few names and a short map. (Code in the docs is
-//! compiled and run as doctests.)
+//! exist, that pages say what the sources say, and that the root of the crate has few names and a
+//! short map. (Code in the docs is compiled and run as doctests.)
+
+mod architecture;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -109,6 +111,37 @@ fn comments_wrap_at_a_hundred_columns() {
         too_long.is_empty(),
         "longer than 100 columns: {too_long:#?}"
     );
+}
+
+#[test]
+fn pages_for_contributors_wrap_at_a_hundred_columns() {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "DESIGN.md"] {
+        for (number, line) in (1..).zip(text(page).lines()) {
+            let is_row = line.starts_with('|');
+            assert!(is_row || line.chars().count() <= 100, "{page}:{number}");
+        }
+    }
+}
+
+#[test]
+fn the_default_idle_timeout_is_what_the_docs_say() {
+    let tuning = text("src/worker/tuning.rs");
+    let (_, value) = tuning
+        .split_once("DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(")
+        .expect("it is a number of seconds");
+    let seconds: u64 = value.split(')').next().unwrap().parse().unwrap();
+    for (page, says) in [
+        (
+            "src/worker/config/worker_config.rs",
+            format!("an idle timeout of {} minutes", seconds / 60),
+        ),
+        (
+            "docs/from_trio_parallel.md",
+            format!("| `idle_timeout`, {seconds} s,"),
+        ),
+    ] {
+        assert!(text(page).contains(&says), "{page} does not say: {says}");
+    }
 }
 
 #[test]
