@@ -87,6 +87,7 @@ mod channel;
 mod child;
 mod config;
 pub(crate) mod conn;
+mod data;
 mod end;
 pub(crate) mod error;
 #[cfg(all(any(test, fuzzing), not(loom)))]
@@ -99,15 +100,16 @@ mod trace;
 mod tuning;
 
 pub use call::{
-    Argument, FlatRunSync, JobResult, MapItems, MapIterator, MapOrder, MapOrdered, MapResults,
-    MapSource, MapStream, MapSync, MapUnordered, OwnedData, RunSync, RunSyncFuture,
-    current_default_worker_limiter, map_sync, run_sync,
+    FlatRunSync, MapItems, MapIterator, MapOrder, MapOrdered, MapResults, MapSource, MapStream,
+    MapSync, MapUnordered, RunSync, RunSyncFuture, current_default_worker_limiter, map_sync,
+    run_sync,
 };
 pub use channel::{
     Receiver, ReceiverIter, RecvError, RecvErrorKind, SendError, SendErrorKind, Sender, channel,
 };
 pub use child::{CancelledError, cancelled, check_cancelled};
 pub use config::{WorkerConfig, WorkerType};
+pub use data::{Argument, ClosureData, JobResult, OwnedData};
 pub use pool::context::WorkerContext;
 pub use pool::current::{
     cache_scope, configure_default_context, default_context_statistics, open_worker_context,

@@ -14,7 +14,6 @@ mod request;
 mod run_sync;
 mod time_limit;
 mod untyped;
-mod value;
 
 pub(crate) use encode_argument::EncodeArgument;
 pub use flatten::FlatRunSync;
@@ -28,4 +27,3 @@ pub use map::{
 pub(crate) use run_sync::waits_of;
 pub use run_sync::{RunSync, run_sync};
 pub(crate) use untyped::UntypedCall;
-pub use value::{Argument, JobResult, OwnedData};

@@ -9,10 +9,10 @@ use super::cancel_policy::CancelPolicy;
 use super::flatten::FlatRunSync;
 use super::future::{RunSyncFuture, Typed};
 use super::request::Request;
-use super::value::{Argument, JobResult};
 use crate::sync::CapacityLimiter;
 use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::wait::CallWaits;
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 

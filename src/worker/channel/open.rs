@@ -6,7 +6,7 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::sys::role::refuse_unless_hooked;
 use crate::transport::ring;
-use crate::worker::call::Argument;
+use crate::worker::data::Argument;
 
 /// Opens a channel into or out of a job, or between two jobs.
 ///

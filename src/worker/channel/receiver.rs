@@ -14,7 +14,7 @@ use super::reactor::Reactor;
 use crate::transport::codec;
 use crate::transport::ring::{Message, RingReceiver};
 use crate::transport::tuning::RING_ROUNDS_PER_POLL;
-use crate::worker::call::Argument;
+use crate::worker::data::Argument;
 use crate::worker::tuning::SPIN_IN_POLL;
 
 /// Receives values from another process; from [`channel`](super::channel()).

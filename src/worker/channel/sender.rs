@@ -14,7 +14,7 @@ use super::reactor::Reactor;
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
 use crate::transport::ring::{Progress, RingError, RingSender};
-use crate::worker::call::Argument;
+use crate::worker::data::Argument;
 use crate::worker::tuning::{MESSAGE_BUFFER_KEPT, SPIN_IN_POLL};
 
 /// Sends values to another process; from [`channel`](super::channel()).

@@ -1,14 +1,12 @@
 //! The closures of a configuration: before the fork, before the first job, and after each job.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::worker_config::{Fault, WorkerConfig};
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
 use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::transport::job::status::WorkerStatus;
 use crate::transport::message::Closure;
+use crate::worker::data::ClosureData;
 
 /// The event at which a closure is called.
 enum Hook {
@@ -90,7 +88,7 @@ impl WorkerConfig {
     /// ```
     pub fn preload_with<D, F>(self, data: D, f: F) -> Self
     where
-        D: Serialize + DeserializeOwned + 'static,
+        D: ClosureData,
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
@@ -163,7 +161,7 @@ impl WorkerConfig {
     /// ```
     pub fn init_with<D, F>(self, data: D, f: F) -> Self
     where
-        D: Serialize + DeserializeOwned + 'static,
+        D: ClosureData,
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
@@ -230,7 +228,7 @@ impl WorkerConfig {
     /// ```
     pub fn retire_with<D, F>(self, data: D, f: F) -> Self
     where
-        D: Serialize + DeserializeOwned + 'static,
+        D: ClosureData,
         F: Fn(&D, &WorkerStatus) -> bool + Copy + Send + Sync + 'static,
     {
         const { assert_captures_nothing::<F>() };
@@ -361,7 +359,7 @@ impl WorkerConfig {
     /// Adds a closure that is called with a copy of `data`. `F` captures nothing.
     fn add_init<D, F>(self, hook: Hook, closure: &'static str, data: D, f: F) -> Self
     where
-        D: Serialize + DeserializeOwned + 'static,
+        D: ClosureData,
         F: Fn(&D) + Copy + Send + Sync + 'static,
     {
         let code = Code::of_init::<F, D>(f).map(Code::offset);

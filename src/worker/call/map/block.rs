@@ -14,7 +14,7 @@ use super::results::{MapResults, Outlet};
 use crate::cancel::{WaitReport, on_cancel, shield};
 use crate::sys::fork_detector::{is_forked_copy, refuse_in_forked_copy};
 use crate::sys::primitives::lock;
-use crate::worker::call::value::{Argument, JobResult};
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 use crate::worker::tuning::MAP_ROUNDS_PER_POLL;
 

@@ -12,7 +12,7 @@ use crate::transport::codec;
 use crate::transport::job::panic_report::PanicReport;
 use crate::transport::map::feeder::ForgedProgress;
 use crate::transport::map::serve::ItemEnd;
-use crate::worker::call::value::JobResult;
+use crate::worker::data::JobResult;
 use crate::worker::error::WorkerError;
 
 /// The results of a map on their way to the outlet.

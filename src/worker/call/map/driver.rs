@@ -20,7 +20,7 @@ use crate::transport::codec;
 use crate::transport::map::feeder::{Feeder, ForgedProgress};
 use crate::transport::out_message::OutMessage;
 use crate::worker::call::time_limit::TimeLimit;
-use crate::worker::call::value::{Argument, JobResult};
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::call_guard::CallGuard;
 use crate::worker::tuning::{

@@ -13,7 +13,7 @@ use crate::transport::frame::Kind;
 use crate::transport::map::feeder::Feeder;
 use crate::transport::out_message::OutMessage;
 use crate::transport::tuning::MAP_RING_WORDS;
-use crate::worker::call::value::{Argument, JobResult};
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 
 impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {

@@ -20,7 +20,7 @@ use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::{has_reached_hook, refuse_unless_hooked};
 use crate::transport::job::code::{Code, assert_captures_nothing};
 use crate::worker::call::limiter::current_default_worker_limiter;
-use crate::worker::call::value::{Argument, JobResult};
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::WorkerError;
 use crate::worker::pool::context::WorkerContext;
 use crate::worker::pool::current::current;

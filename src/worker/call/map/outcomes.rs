@@ -7,7 +7,7 @@ use super::order::MapOrder;
 use crate::transport::codec;
 use crate::transport::frame::Frame;
 use crate::transport::out_message::OutMessage;
-use crate::worker::call::value::{Argument, JobResult};
+use crate::worker::data::{Argument, JobResult};
 use crate::worker::error::{WorkerError, WorkerErrorKind};
 use crate::worker::tuning::MAP_FRUITLESS_WORKERS;
 

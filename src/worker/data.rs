@@ -1,5 +1,5 @@
-//! The traits of arguments and results. They exist for the errors of the compiler: one for each
-//! mistake, with its remedy, in place of one for each of serde's traits.
+//! The traits of arguments, results and data of closures. They exist for the errors of the compiler:
+//! one for each mistake, with its remedy, in place of one for each of serde's traits.
 
 use serde::{Deserialize, Serialize};
 
@@ -87,3 +87,30 @@ pub trait JobResult: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'stati
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + for<'buffer> OwnedData<'buffer> + Send + 'static> JobResult for T {}
+
+/// A type whose values can be the data of a closure of a
+/// [`WorkerConfig`](crate::WorkerConfig): owned data that implements serde's traits.
+///
+/// Every such type implements this trait. Derive `serde::Serialize` and `serde::Deserialize` for
+/// your own types. The data is the first argument, and the closure the second:
+/// `init_with(data, closure)`.
+///
+/// # Examples
+///
+/// ```
+/// use seedbed::worker::ClosureData;
+///
+/// fn check<D: ClosureData>(_: D) {}
+///
+/// check(("a dictionary".to_owned(), 7));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the data of a closure that worker processes call",
+    label = "values of this type cannot be sent to another process",
+    note = "the data comes first, and then the closure that gets a reference to it: `init_with(data, |data| ..)`",
+    note = "the data owns what it contains and implements serde's traits: `#[derive(serde::Serialize, serde::Deserialize)]`"
+)]
+pub trait ClosureData: Serialize + for<'buffer> OwnedData<'buffer> + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + for<'buffer> OwnedData<'buffer> + 'static> ClosureData for T {}
