@@ -16,10 +16,12 @@ if [ "${2:-}" = --install ]; then
     exit
 fi
 
-cargo build
+cargo build --bins --examples
+programs=${CARGO_TARGET_DIR:-target}/debug
 generated=$(mktemp -d)
 trap 'rm -rf "$generated"' EXIT
 "$environment/bin/python" -m grpc_tools.protoc --proto_path proto \
     --python_out "$generated" --grpc_python_out "$generated" offload.proto
+"$programs/examples/self_signed" "$generated"
 PYTHONPATH="$generated" "$environment/bin/python" python/client.py \
-    "${CARGO_TARGET_DIR:-target}/debug/grpc_offload"
+    "$programs/grpc_offload" "$generated/certificate.pem" "$generated/key.pem"

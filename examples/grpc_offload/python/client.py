@@ -1,4 +1,5 @@
-"""Calls the service from Python's grpcio: `client.py PROGRAM`. Starts the program for each check."""
+"""Calls the service from Python's grpcio: `client.py PROGRAM CERTIFICATE KEY`. The files are a
+certificate of 127.0.0.1 and its key. Starts the program for each check."""
 
 import os
 import random
@@ -25,7 +26,7 @@ HANGS = 60
 
 # The arguments of a server whose jobs have no limit that a check could reach, so that only the
 # cancellation of their calls ends them.
-PATIENT = "2", "20", "3600"
+PATIENT = "--job-limit", "3600"
 
 
 class Server:
@@ -99,6 +100,35 @@ def check_calls():
         for worker in running.workers():
             assert not sockets_of(worker), "a worker holds a connection"
         running.end()
+
+
+def check_tls():
+    certificate, key = sys.argv[2:]
+    with open(certificate, "rb") as file:
+        trusted = grpc.ssl_channel_credentials(file.read())
+    # Without a certificate, grpcio trusts those of the well-known authorities.
+    untrusting = grpc.ssl_channel_credentials()
+    with server("--certificate", certificate, "--key", key) as (running, stub):
+        # The server's own channel has no TLS.
+        for _ in range(3):
+            status = status_of(stub.Compute, Item(limit=100), timeout=HANGS)
+            assert status == grpc.StatusCode.UNAVAILABLE, status
+        with grpc.secure_channel(running.address, untrusting) as channel:
+            call = OffloadStub(channel).Compute
+            status = status_of(call, Item(limit=100), timeout=HANGS)
+            assert status == grpc.StatusCode.UNAVAILABLE, status
+        with grpc.secure_channel(running.address, trusted) as channel:
+            stub = OffloadStub(channel)
+            updates = stub.GetUpdates(Subscription(), timeout=HANGS)
+            updates.initial_metadata()
+            assert stub.Compute(Item(limit=100), timeout=HANGS).primes == 25
+            items = (Item(id=id, limit=100, padding=bytes(50_000)) for id in range(50))
+            assert stub.DoSomething(items, timeout=HANGS).accepted == 50
+            status = status_of(stub.Compute, Item(fault=FAULT_HANG), timeout=0.2)
+            assert status == grpc.StatusCode.DEADLINE_EXCEEDED, status
+            running.process.send_signal(signal.SIGTERM)
+            assert sorted(update.id for update in updates) == list(range(50))
+            assert running.ended() == (50, 50)
 
 
 def check_health():
@@ -223,7 +253,7 @@ def check_termination_under_load():
 
 
 def check_end_of_grace():
-    with server("2", "0.2", "3600") as (running, stub):
+    with server("--grace", "0.2", "--job-limit", "3600") as (running, stub):
         call = stub.Compute.future(Item(fault=FAULT_HANG), timeout=HANGS)
         wait_until(lambda: len(running.workers()) > 0)
         running.process.send_signal(signal.SIGTERM)
@@ -233,7 +263,7 @@ def check_end_of_grace():
 
 def check_second_signal():
     """Sends SIGTERM twice while items are in the queue. They are lost, and the program says so."""
-    with server("1", "20", "3600") as (running, stub):
+    with server("--dispatchers", "1", "--job-limit", "3600") as (running, stub):
         items = (Item(id=id, fault=FAULT_HANG) for id in range(5))
         assert stub.DoSomething(items, timeout=HANGS).accepted == 5
         running.process.send_signal(signal.SIGTERM)

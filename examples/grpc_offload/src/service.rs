@@ -1,6 +1,5 @@
 //! The service: what tonic's generated code calls, and the tasks behind it.
 
-use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use seedbed::service::Shutdown;
 use seedbed::sync::{Receiver, spawn_producer};
 use seedbed::worker::WorkerError;
 use seedbed::{CapacityLimiter, Nursery, open_nursery};
-use smol::Async;
 use smol::stream::{Stream, StreamExt};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,7 +23,7 @@ use tonic_reflection::pb::v1alpha::server_reflection_server as v1alpha;
 
 use crate::DESCRIPTOR;
 use crate::adapter::calls::CallNursery;
-use crate::adapter::serve::{FLUSH_GRACE, serve_grpc};
+use crate::adapter::serve::{FLUSH_GRACE, Listener, serve_grpc};
 use crate::adapter::status::{server_ends, status_of};
 use crate::generated::offload_server::{Offload, OffloadServer};
 use crate::generated::{self as messages, Item, Receipt, Update, update};
@@ -88,7 +86,7 @@ pub struct Statistics {
 /// An item that was acknowledged is processed, unless this is cancelled before its end, which takes
 /// at most [`Settings::drain_limit`].
 pub async fn serve_offload(
-    listener: Async<TcpListener>,
+    listener: impl Into<Listener>,
     settings: Settings,
     statistics: &Statistics,
     shutdown: &Shutdown,

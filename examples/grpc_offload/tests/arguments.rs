@@ -18,7 +18,7 @@ fn refused(arguments: &[&str]) -> String {
 #[test]
 fn without_a_dispatcher_no_item_would_be_processed() {
     for number in ["0", "-1", "two"] {
-        let said = refused(&[number]);
+        let said = refused(&["--dispatchers", number]);
         assert!(said.contains("is to be 1 or more"), "{said}");
         assert!(said.contains(number), "{said}");
     }
@@ -27,15 +27,28 @@ fn without_a_dispatcher_no_item_would_be_processed() {
 #[test]
 fn a_time_that_cannot_be_read_is_an_error_that_says_what_is_expected() {
     for time in ["abc", "-1", "NaN", "1e300", ""] {
-        for arguments in [&["2", time][..], &["2", "20", time][..]] {
-            let said = refused(arguments);
+        for option in ["--grace", "--job-limit"] {
+            let said = refused(&[option, time]);
             assert!(said.contains("is to be a number of seconds"), "{said}");
         }
     }
 }
 
 #[test]
-fn more_arguments_than_there_are_settings_are_an_error() {
-    let said = refused(&["2", "20", "2", "more"]);
-    assert!(said.contains("more"), "{said}");
+fn arguments_that_are_not_known_are_an_error() {
+    for argument in ["more", "--more"] {
+        let said = refused(&[argument]);
+        assert!(said.contains(argument) && said.contains("usage:"), "{said}");
+    }
+}
+
+/// Such a server would be reached without TLS, which its user does not expect.
+#[test]
+fn a_certificate_without_a_key_and_files_that_do_not_exist_are_errors() {
+    for option in ["--certificate", "--key"] {
+        let said = refused(&[option, "file.pem"]);
+        assert!(said.contains("a certificate needs a key"), "{said}");
+    }
+    let said = refused(&["--certificate", "/missing/one.pem", "--key", "/missing/two"]);
+    assert!(said.contains("cannot read /missing/one.pem"), "{said}");
 }

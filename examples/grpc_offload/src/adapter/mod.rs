@@ -21,7 +21,7 @@
 //! * [`calls`]: a call and its scope; [`reply`]: the two sides of its response
 //! * [`upload`]: the request's body, which never ends too early; [`status`]: the status at the end
 //! * [`connection`]: one connection; [`serve`]: all of them, and the end in order
-//! * [`executor`], [`preface`], [`timeout`]: what hyper and gRPC need besides
+//! * [`executor`], [`preface`], [`timeout`], [`tls`]: what hyper and gRPC need besides
 
 pub mod calls;
 pub mod connection;
@@ -31,4 +31,5 @@ pub mod reply;
 pub mod serve;
 pub mod status;
 pub mod timeout;
+pub mod tls;
 pub mod upload;

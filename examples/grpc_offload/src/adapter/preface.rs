@@ -1,11 +1,9 @@
-//! The first bytes of an HTTP/2 connection, within a time limit.
+//! The first bytes of an HTTP/2 connection.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use seedbed::fail_after;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// The bytes that every client of HTTP/2 sends first.
@@ -13,26 +11,22 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Waits until the client has said that it speaks HTTP/2.
 ///
-/// hyper has no limit for this, and its keep-alive begins after it, so a silent client would keep
-/// its connection.
+/// hyper has no time limit for this, and its keep-alive begins after it, so a silent client would
+/// keep its connection. The caller sets a limit.
 ///
 /// # Errors
 ///
-/// If the limit is over, or the client has sent something else.
-pub async fn read_preface<S>(mut stream: S, limit: Duration) -> io::Result<Replayed<S>>
-where
-    S: AsyncRead + Unpin,
-{
+/// If the client has left, or has sent something else.
+pub async fn read_preface<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Replayed<S>> {
     let mut bytes = [0; PREFACE.len()];
-    match fail_after(limit, stream.read_exact(&mut bytes)).await {
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(Err(error)) => Err(error),
-        Ok(Ok(())) if bytes == *PREFACE => Ok(Replayed {
-            to_replay: PREFACE,
-            stream,
-        }),
-        Ok(Ok(())) => Err(io::ErrorKind::InvalidData.into()),
+    stream.read_exact(&mut bytes).await?;
+    if bytes != *PREFACE {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    Ok(Replayed {
+        to_replay: PREFACE,
+        stream,
+    })
 }
 
 /// A stream whose preface is read again, by hyper.

@@ -1,29 +1,45 @@
 //! All connections of a server, and its end in order.
 
+use std::future::ready;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use futures_rustls::TlsAcceptor;
 use seedbed::cancel::ScopeGroup;
 use seedbed::service::Shutdown;
-use seedbed::{CancelScope, CapacityLimiter, Nursery, open_nursery, sleep};
+use seedbed::{CancelScope, CapacityLimiter, Nursery, fail_after, open_nursery, sleep};
 use smol::Async;
+use smol::io::{AsyncRead, AsyncWrite};
 
 use super::calls::GrpcService;
 use super::connection::serve_connection;
-use super::preface::{Replayed, read_preface};
+use super::preface::read_preface;
 
 /// The connections at a time. Others wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1000;
 
-/// How long a client may take to begin to speak HTTP/2.
-const PREFACE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may take for the handshake of TLS, and to begin to speak HTTP/2.
+const OPENING_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long answers may take to be written when all calls have been cancelled.
 pub const FLUSH_GRACE: Duration = Duration::from_secs(5);
 
 /// The pause after a failed accept, for example because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The port that clients connect to.
+pub struct Listener {
+    pub port: Async<TcpListener>,
+    /// `None` for clients that do not use TLS.
+    pub tls: Option<TlsAcceptor>,
+}
+
+impl From<Async<TcpListener>> for Listener {
+    fn from(port: Async<TcpListener>) -> Self {
+        Self { port, tls: None }
+    }
+}
 
 /// Serves the calls of all clients until the shutdown begins, and then ends in order:
 ///
@@ -34,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// The shutdown's own `drain_for` must be longer than both together.
 pub async fn serve_grpc<S: GrpcService>(
-    listener: Async<TcpListener>,
+    listener: impl Into<Listener>,
     service: S,
     grace: Duration,
     shutdown: &Shutdown,
@@ -48,7 +64,7 @@ pub async fn serve_grpc<S: GrpcService>(
             sleep(grace).await;
             calls.cancel();
         });
-        let accepting = accept_connections(listener, service, calls, shutdown);
+        let accepting = accept_connections(listener.into(), service, calls, shutdown);
         // `None` if the last connections were cut.
         _ = connections.run(accepting).await;
     });
@@ -58,31 +74,32 @@ pub async fn serve_grpc<S: GrpcService>(
 
 /// Accepts connections until the shutdown begins, and waits for their ends.
 async fn accept_connections<S: GrpcService>(
-    listener: Async<TcpListener>,
+    Listener { port, tls }: Listener,
     service: S,
     calls: &ScopeGroup,
     shutdown: &Shutdown,
 ) {
+    let tls = &tls;
     open_nursery(async |connections: Nursery<'_>| {
         let limiter = CapacityLimiter::new(MAX_CONNECTIONS);
-        let accept = async || (limiter.acquire().await, accept(&listener).await);
+        let accept = async || (limiter.acquire().await, accept(&port).await);
         while let Some((token, stream)) = shutdown.until(accept()).await {
             let service = service.clone();
             connections.spawn(async move {
-                serve_stream(stream, service, calls, shutdown).await;
+                serve_stream(stream, tls, service, calls, shutdown).await;
                 drop(token);
             });
         }
-        drop(listener);
+        drop(port);
     })
     .await
 }
 
 /// Accepts the next connection. Errors are temporary: they concern one client, or a lack of
 /// resources.
-async fn accept(listener: &Async<TcpListener>) -> Async<TcpStream> {
+async fn accept(port: &Async<TcpListener>) -> Async<TcpStream> {
     loop {
-        match listener.accept().await {
+        match port.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
                 eprintln!("no connection can be accepted at the moment: {error}");
@@ -92,21 +109,38 @@ async fn accept(listener: &Async<TcpListener>) -> Async<TcpStream> {
     }
 }
 
-/// Serves one client. A client that says nothing is left, after a time, or when the server ends.
+/// Serves one client, with TLS or without.
 async fn serve_stream<S: GrpcService>(
     stream: Async<TcpStream>,
+    tls: &Option<TlsAcceptor>,
     service: S,
     calls: &ScopeGroup,
     shutdown: &Shutdown,
 ) {
-    let opened = shutdown.until(open(stream)).await;
-    if let Some(Ok(stream)) = opened {
-        serve_connection(stream, service, calls.clone(), shutdown).await;
+    // Small messages are not held back for larger ones. An error means that the client has gone.
+    _ = stream.get_ref().set_nodelay(true);
+    match tls {
+        None => open_and_serve(ready(Ok(stream)), service, calls, shutdown).await,
+        Some(tls) => open_and_serve(tls.accept(stream), service, calls, shutdown).await,
     }
 }
 
-async fn open(stream: Async<TcpStream>) -> io::Result<Replayed<Async<TcpStream>>> {
-    // Small messages are not held back for larger ones.
-    stream.get_ref().set_nodelay(true)?;
-    read_preface(stream, PREFACE_LIMIT).await
+/// Serves one client after its handshake. A client that does not finish it, or that says nothing
+/// then, is left, after a time, or when the server ends.
+async fn open_and_serve<S, I>(
+    handshake: impl Future<Output = io::Result<I>>,
+    service: S,
+    calls: &ScopeGroup,
+    shutdown: &Shutdown,
+) where
+    S: GrpcService,
+    I: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let opening = fail_after(OPENING_LIMIT, async {
+        read_preface(handshake.await?).await
+    });
+    // An error concerns this client only: it is too slow, has gone, or speaks something else.
+    if let Some(Ok(Ok(stream))) = shutdown.until(opening).await {
+        serve_connection(stream, service, calls.clone(), shutdown).await;
+    }
 }

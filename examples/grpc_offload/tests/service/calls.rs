@@ -16,7 +16,8 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::{self, StreamExt};
 use tonic::{Code, Request};
 
-use crate::harness::{Client, SEEDS, Server, shuffled, with_server};
+use crate::client::Client;
+use crate::harness::{SEEDS, Server, shuffled, with_server};
 use crate::probe::{HANG, Kind, Log, PANIC, Probe};
 
 const SECOND: Duration = Duration::from_secs(1);

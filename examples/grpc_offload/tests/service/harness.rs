@@ -1,23 +1,18 @@
 //! A server and clients in one run, whose tasks take turns in an order that a seed decides.
 
 use std::future::IntoFuture;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::pin::Pin;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-use grpc_offload::adapter::executor::{InNursery, RunTimer};
-use grpc_offload::generated::offload_client::OffloadClient;
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
 use seedbed::service::{Shutdown, serve};
 use seedbed::sync::channel;
-use seedbed::{CapacityLimiter, Nursery, RunBuilder, WorkerConfig, cache_scope, open_nursery};
+use seedbed::{CapacityLimiter, RunBuilder, WorkerConfig, cache_scope};
 use smol::Async;
 use smol::future::{or, zip};
-use smol_hyper::rt::FuturesIo;
+
+use crate::client::{Channel, Client, origin, with_channel};
 
 /// No test takes as long, unless something hangs.
 const HANGS: Duration = Duration::from_secs(60);
@@ -27,8 +22,6 @@ pub const SEEDS: std::ops::Range<u64> = 0..10;
 
 /// The jobs of calls that run at a time in one test.
 pub const JOBS_OF_CALLS: usize = 2;
-
-pub type Client = OffloadClient<Channel>;
 
 /// A running server.
 pub struct Server {
@@ -110,42 +103,6 @@ impl Server {
 
     /// Connects a client of any service while `test` runs.
     pub async fn with_channel<R: Send>(&self, test: impl AsyncFnOnce(Channel) -> R) -> R {
-        open_nursery(async |n: Nursery<'_, R>| {
-            let stream = Async::<TcpStream>::connect(self.address).await.unwrap();
-            stream.get_ref().set_nodelay(true).unwrap();
-            let handshake = http2::Builder::new(InNursery(n.spawner()))
-                .timer(RunTimer)
-                .handshake(FuturesIo::new(stream))
-                .await;
-            let (sender, connection) = handshake.unwrap();
-            // The calls see the errors of their connection.
-            n.spawn(async { _ = connection.await });
-            test(Channel(sender)).await
-        })
-        .daemon()
-        .await
-    }
-}
-
-/// The authority that clients name in their requests.
-pub fn origin() -> http::Uri {
-    http::Uri::from_static("http://localhost")
-}
-
-/// The connection, as tonic wants it.
-#[derive(Clone)]
-pub struct Channel(http2::SendRequest<tonic::body::Body>);
-
-impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
-    type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = hyper::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+        with_channel(self.address, test).await
     }
 }

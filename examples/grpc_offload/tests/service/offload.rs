@@ -19,7 +19,8 @@ use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Client, JOBS_OF_CALLS, SEEDS, Server, origin, shuffled, with_limited_server};
+use crate::client::{Client, origin};
+use crate::harness::{JOBS_OF_CALLS, SEEDS, Server, shuffled, with_limited_server};
 
 /// No limit is reached in a test, unless something hangs.
 const SETTINGS: Settings = Settings {

@@ -5,7 +5,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{SEEDS, origin};
+use crate::client::origin;
+use crate::harness::SEEDS;
 use crate::offload::with_offload;
 
 fn about(service: &str) -> HealthCheckRequest {
@@ -63,7 +64,8 @@ macro_rules! reflection {
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
 
-            use crate::harness::{SEEDS, origin};
+            use crate::client::origin;
+            use crate::harness::SEEDS;
             use crate::offload::with_offload;
 
             #[test]
