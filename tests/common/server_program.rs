@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -89,14 +90,25 @@ impl ServerProgram {
         self.workers().contains(&pid) && pidfd_send_signal(&process, Signal::KILL).is_ok()
     }
 
-    /// Kills workers at random until `done` is set. Returns how many.
-    pub fn kill_workers_until(&self, done: &AtomicBool) -> usize {
-        let mut killed = 0;
-        while !done.load(Relaxed) {
-            killed += usize::from(self.kill_a_worker());
-            thread::sleep(Duration::from_millis(fastrand::u64(1..20)));
-        }
-        killed
+    /// Does some work while workers are killed at random. Returns its value, and how many were
+    /// killed.
+    pub fn while_killing_workers<R>(&self, work: impl FnOnce() -> R) -> (R, usize) {
+        let done = AtomicBool::new(false);
+        let (outcome, killed) = thread::scope(|threads| {
+            let killer = threads.spawn(|| {
+                let mut killed = 0;
+                while !done.load(Relaxed) {
+                    killed += usize::from(self.kill_a_worker());
+                    thread::sleep(Duration::from_millis(fastrand::u64(1..20)));
+                }
+                killed
+            });
+            // A panic must end the killer too, which the scope waits for.
+            let outcome = catch_unwind(AssertUnwindSafe(work));
+            done.store(true, Relaxed);
+            (outcome, killer.join().unwrap())
+        });
+        (outcome.unwrap_or_else(|panic| resume_unwind(panic)), killed)
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
@@ -267,13 +267,7 @@ fn a_request_that_crashes_its_process_costs_that_request_alone() {
 #[test]
 fn a_worker_that_is_killed_costs_at_most_one_request_and_nothing_hangs() {
     let server = Server::start(&["--processes", "3"]);
-    let done = AtomicBool::new(false);
-    let (lost, killed) = thread::scope(|threads| {
-        let killer = threads.spawn(|| server.kill_workers_until(&done));
-        let lost = double_from_clients(&server, 8, 100);
-        done.store(true, Relaxed);
-        (lost, killer.join().unwrap())
-    });
+    let (lost, killed) = server.while_killing_workers(|| double_from_clients(&server, 8, 100));
     assert!(killed > 0);
     assert!(
         lost <= killed,
@@ -335,16 +329,11 @@ fn connections_stay_open_if_a_process_has_several() {
 #[ignore = "needs wrk; .ci/run runs it"]
 fn under_the_load_of_wrk_while_workers_are_killed() {
     let server = Server::start(&["--processes", "3"]);
-    let done = AtomicBool::new(false);
     let url = format!("http://{}/double/21", server.address);
-    let (output, killed) = thread::scope(|threads| {
-        let killer = threads.spawn(|| server.kill_workers_until(&done));
-        let mut wrk = Command::new("wrk");
-        wrk.args(["--threads", "2", "--connections", "32", "--duration", "3s"]);
-        let output = wrk.args(["--timeout", "3s"]).arg(&url).output().unwrap();
-        done.store(true, Relaxed);
-        (output, killer.join().unwrap())
-    });
+    let mut wrk = Command::new("wrk");
+    wrk.args(["--threads", "2", "--connections", "32", "--duration", "3s"]);
+    wrk.args(["--timeout", "3s"]).arg(&url);
+    let (output, killed) = server.while_killing_workers(|| wrk.output().unwrap());
     let printed = String::from_utf8(output.stdout).unwrap();
     println!("{printed}\n{killed} workers were killed");
     assert!(output.status.success() && killed > 0);
