@@ -1,5 +1,5 @@
-//! The traits of arguments, results and data of closures. They exist for the errors of the compiler:
-//! one for each mistake, with its remedy, in place of one for each of serde's traits.
+//! The traits of arguments, results and data of closures. They exist for the errors of the
+//! compiler: one for each mistake, with its remedy, in place of one for each of serde's traits.
 
 use serde::{Deserialize, Serialize};
 
