@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod dice;
 pub mod dispositions;
 pub mod gate;
 pub mod in_waker;

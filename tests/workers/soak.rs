@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::common;
+use crate::common::dice::Dice;
 use crate::common::stage::within;
 use crate::common::{modes, test, with_workers};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
@@ -89,20 +90,6 @@ enum Ran {
     Once,
     Never,
     AtMostOnce,
-}
-
-/// A random number generator. Equal seeds give equal numbers, though not equal interleavings.
-struct Dice(Cell<u64>);
-
-impl Dice {
-    fn throw(&self, sides: u64) -> u64 {
-        let mut state = self.0.get();
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        self.0.set(state);
-        (state >> 11) % sides
-    }
 }
 
 struct Soak {
@@ -239,7 +226,7 @@ async fn soak(seed: u64) {
     let soak = Soak {
         seen: map(marks.path(), length),
         marks: marks.path().to_owned(),
-        dice: Dice(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)),
+        dice: Dice::new(seed),
         expected: RefCell::default(),
         kills: Cell::default(),
         limiter: CapacityLimiter::new(WORKERS),

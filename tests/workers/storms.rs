@@ -3,13 +3,21 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::common;
+use crate::common::dice::Dice;
 use crate::common::stage::{self, Bystander, Stage, forever, staged, within};
 use crate::common::{pid, worker_type};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seedbed::worker::{WorkerErrorKind, WorkerType};
-use seedbed::{CapacityLimiter, WorkerConfig, open_nursery};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+};
+use seedbed::worker::{WorkerErrorKind, WorkerType, cancelled};
+use seedbed::{CancelScope, CapacityLimiter, WorkerConfig, WorkerError, open_nursery};
+use smol::Async;
 
 /// The number of rounds. `SEEDBED_KILL_CYCLES` sets another one; a spawned worker takes ten times
 /// as long as a forked one.
@@ -69,6 +77,102 @@ fn thousands_of_killed_workers_are_replaced_and_nothing_accumulates() {
             }
         }
         bystander.ends_unharmed().await;
+    });
+}
+
+/// Holds a worker, so that a kill after its end meets no other process.
+fn process_of(pid: u32) -> OwnedFd {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    pidfd_open(pid, PidfdFlags::empty()).unwrap()
+}
+
+/// Does this at a time after `began`. A sleep is not so exact.
+fn spin_until(began: Instant, nanoseconds: u64) {
+    while began.elapsed() < Duration::from_nanos(nanoseconds) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Panics if a job has failed for another reason than the death of its worker. Returns its result.
+fn unless_killed<T>(outcome: Result<T, WorkerError>) -> Option<T> {
+    match outcome {
+        Ok(result) => Some(result),
+        Err(error) => {
+            assert_eq!(error.kind(), WorkerErrorKind::Broken, "{error}");
+            None
+        }
+    }
+}
+
+/// A job that must be asked to end, and then one that must not: the request comes while the job is
+/// sent, begins, looks, or has ended because its worker was killed. A request that is lost lets the
+/// test hang; one that meets the next job is found by that.
+fn requests_end_their_jobs_and_no_others_while_workers_are_killed() {
+    const PATIENCE: Duration = Duration::from_secs(600);
+    fn end_when_asked(_: ()) {
+        while !cancelled() {
+            std::hint::spin_loop();
+        }
+    }
+    fn is_asked(looks: u64) -> bool {
+        (0..looks).any(|_| cancelled())
+    }
+    staged(WorkerConfig::new(), |workers| async move {
+        let one = CapacityLimiter::new(1);
+        let seed = u64::from(std::process::id());
+        let dice = Dice::new(seed);
+        for cycle in 0..cycles() {
+            let story = format!("seed {seed}, cycle {cycle}");
+            // The jobs before decide whether the worker has a mailbox.
+            for _ in 0..dice.throw(3) {
+                workers.run_sync(pid, ()).limiter(&one).await.unwrap();
+            }
+            let worker = workers.run_sync(pid, ()).limiter(&one).await.unwrap();
+            let (worker, ended) = (process_of(worker), Async::new(process_of(worker)).unwrap());
+            let scope = CancelScope::new();
+            let asked_after = dice.throw(60_000);
+            // In a third of all cycles the worker lives on.
+            let killed_after = Some(dice.throw(120_000)).filter(|_| cycle % 3 != 0);
+            let looks = 1 + dice.throw(400);
+            let faults = thread::spawn({
+                let scope = scope.clone();
+                move || {
+                    let began = Instant::now();
+                    let ask = || {
+                        spin_until(began, asked_after);
+                        scope.cancel();
+                    };
+                    let kill = |after| {
+                        spin_until(began, after);
+                        let killed = pidfd_send_signal(&worker, Signal::KILL);
+                        assert!(matches!(killed, Ok(()) | Err(Errno::SRCH)));
+                    };
+                    match killed_after {
+                        Some(after) if after < asked_after => {
+                            kill(after);
+                            ask();
+                        }
+                        _ => {
+                            ask();
+                            killed_after.map(kill);
+                        }
+                    }
+                }
+            });
+            let call = workers.run_sync(end_when_asked, ()).limiter(&one);
+            if let Some(outcome) = scope.run(call.kill_after(PATIENCE)).await {
+                unless_killed(outcome);
+            }
+            let next = workers.run_sync(is_asked, looks).limiter(&one);
+            assert_ne!(unless_killed(next.await), Some(true), "{story}");
+            faults.join().unwrap();
+            if killed_after.is_some() {
+                ended.readable().await.unwrap();
+            }
+        }
+        let statistics = workers.statistics();
+        assert_eq!(statistics.killed, 0, "no patience was over");
+        assert_eq!(one.borrowed(), 0);
     });
 }
 
@@ -166,6 +270,7 @@ fn large_results_of_many_workers_do_not_mix() {
 
 suite! {
     thousands_of_killed_workers_are_replaced_and_nothing_accumulates,
+    requests_end_their_jobs_and_no_others_while_workers_are_killed,
     two_hundred_workers_run_jobs_at_once,
     large_results_of_many_workers_do_not_mix,
 }
