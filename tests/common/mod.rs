@@ -191,7 +191,7 @@ impl LeakCheck {
                 return;
             }
             assert!(Instant::now() < limit, "a test left behind {left:?}");
-            std::thread::yield_now();
+            pause();
         }
     }
 
@@ -248,8 +248,13 @@ fn kill_children() {
             _ = kill_process(pid, Signal::KILL);
             _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
-        std::thread::yield_now();
+        pause();
     }
+}
+
+/// Leaves the processor to others before the next look at `/proc`, which is slow.
+fn pause() {
+    std::thread::sleep(Duration::from_micros(200));
 }
 
 /// Returns the children of this process, zombies included.
@@ -338,7 +343,7 @@ pub fn wait_until_gone(pid: u32) {
     let limit = Instant::now() + REAP_LIMIT;
     while is_alive(pid) {
         assert!(Instant::now() < limit, "process {pid} is still alive");
-        std::thread::yield_now();
+        pause();
     }
 }
 
