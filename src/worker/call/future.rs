@@ -31,7 +31,7 @@ use crate::sys::fork_detector::is_forked_copy;
 use crate::sys::role::{has_reached_hook, refuse_unless_hooked};
 use crate::transport::codec;
 use crate::transport::codec_error::CodecError;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 use crate::transport::frame;
 use crate::transport::frame::{Frame, Kind};
 use crate::transport::job::code::{Code, JobFn};
@@ -164,7 +164,7 @@ impl Answer {
     }
 
     /// Makes the answer of a job of its result's encoding.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn of_bytes(job_name: &'static str, result: &[u8]) -> Self {
         let frame = frame::build(Kind::Done, 0, |out| {
             out.extend_from_slice(result);
