@@ -1,9 +1,10 @@
 //! A family of types with every attribute and shape that serde has for them: random values arrive
 //! as they were sent, or are errors.
 //!
-//! A macro writes each enum and each structure once for every type of its parts, so that the types
-//! nest in all ways.
+//! Each enum and each structure is tested with every type of parts, so that the types nest in all
+//! ways.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::num::NonZeroU8;
@@ -11,15 +12,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::transport::codec;
 use crate::transport::described::Described;
-
-/// The bounds of the types of parts.
-trait Part: Clone + Debug + PartialEq + Serialize + DeserializeOwned + 'static {}
-
-impl<T: Clone + Debug + PartialEq + Serialize + DeserializeOwned + 'static> Part for T {}
 
 /// Whether values of a type must arrive, or may be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +26,10 @@ enum Rule {
 
 /// Sends a value as it is, and behind a text that is large enough for attached bytes, which another
 /// reader takes. Both have the same type, because the compiler writes much code for each.
-fn check<T: Part>(value: &T, rule: Rule) -> Result<(), TestCaseError> {
+fn check<T>(value: &T, rule: Rule) -> Result<(), TestCaseError>
+where
+    T: Debug + PartialEq + Serialize + DeserializeOwned,
+{
     let arrived = codec::encode(&(String::new(), value))
         .and_then(|bytes| codec::decode::<(String, T)>(&bytes));
     match arrived {
@@ -71,262 +70,255 @@ mod as_text {
     }
 }
 
-/// Defines types that hold `$part`, and a test of their values.
-macro_rules! family {
-    ($name:ident, $part:ty, $values:expr, $rule:ident) => {
-        mod $name {
-            use super::*;
+/// Declares the types of parts, and for each a test of the family's types with such parts.
+macro_rules! parts {
+    ($($name:ident: $variant:ident($part:ty), $values:expr, $rule:ident;)*) => {
+        /// A part of a generated value. It is encoded and decoded exactly as what it holds: the
+        /// family's types are compiled once, and not for every type of parts.
+        #[derive(Clone, Debug, PartialEq)]
+        enum Part {
+            $($variant($part),)*
+        }
 
-            /// Aliases, renames in both directions, skipped variants and fields: all arrive.
-            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            enum Sound {
-                #[serde(skip)]
-                _Hidden,
-                Unit,
-                #[serde(alias = "A", alias = "Z")]
-                Newtype($part),
-                #[serde(skip)]
-                _HiddenToo($part),
-                #[serde(rename = "pair", alias = "Pair")]
-                Pair($part, #[serde(skip)] u8, Option<$part>),
-                #[serde(rename_all = "UPPERCASE")]
-                Named {
-                    #[serde(alias = "id", alias = "Id")]
-                    first: $part,
-                    #[serde(skip)]
-                    cache: u8,
-                    #[serde(rename = "type", with = "as_text")]
-                    second: i64,
-                    #[serde(default)]
-                    third: Vec<$part>,
-                },
-                #[serde(other)]
-                Other,
-            }
+        /// The type of the parts that this thread decodes.
+        #[derive(Clone, Copy)]
+        enum PartType {
+            $($variant,)*
+        }
 
-            /// One direction skips or renames: values arrive if they are not concerned.
-            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            enum Unsound {
-                #[serde(rename(serialize = "b", deserialize = "a"))]
-                A,
-                #[serde(skip_deserializing)]
-                OnlySent($part),
-                #[serde(rename(serialize = "a", deserialize = "b"))]
-                B,
-                #[serde(skip_serializing)]
-                _OnlyRead($part),
-                C($part),
-                #[serde(rename(serialize = "old", deserialize = "new"))]
-                Renamed,
-                Fields {
-                    #[serde(skip_serializing, default)]
-                    kept: Option<u8>,
-                    #[serde(skip_deserializing)]
-                    sent: Option<u8>,
-                    all: $part,
-                },
-                Optional {
-                    #[serde(skip_serializing_if = "Option::is_none")]
-                    first: Option<u8>,
-                    second: Option<$part>,
-                },
-                Positions(
-                    #[serde(skip_serializing_if = "Option::is_none", default)] Option<u8>,
-                    Option<$part>,
-                ),
-                #[serde(other)]
-                Other,
-            }
-
-            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            struct Newtype($part);
-
-            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            #[serde(transparent)]
-            struct Transparent {
-                part: $part,
-            }
-
-            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct All {
-                sound: Sound,
-                #[serde(alias = "newType", alias = "")]
-                newtype: Newtype,
-                transparent: Transparent,
-                unit: (),
-                map: BTreeMap<u8, $part>,
-                nested: Option<Option<Box<Sound>>>,
-                array: [Option<$part>; 2],
-                result: Result<$part, String>,
-            }
-
-            fn sound() -> BoxedStrategy<Sound> {
-                let part = || $values.boxed();
-                prop_oneof![
-                    Just(Sound::Unit),
-                    Just(Sound::Other),
-                    part().prop_map(Sound::Newtype),
-                    (part(), prop::option::of(part())).prop_map(|(a, b)| Sound::Pair(a, 0, b)),
-                    (part(), any::<i64>(), prop::collection::vec(part(), 0..3)).prop_map(
-                        |(first, second, third)| Sound::Named {
-                            first,
-                            cache: 0,
-                            second,
-                            third
-                        }
-                    ),
-                ]
-                .boxed()
-            }
-
-            fn unsound() -> BoxedStrategy<Unsound> {
-                let part = || $values.boxed();
-                let small = || any::<Option<u8>>();
-                prop_oneof![
-                    Just(Unsound::A),
-                    Just(Unsound::B),
-                    Just(Unsound::Renamed),
-                    Just(Unsound::Other),
-                    part().prop_map(Unsound::OnlySent),
-                    part().prop_map(Unsound::C),
-                    (small(), small(), part()).prop_map(|(kept, sent, all)| Unsound::Fields {
-                        kept,
-                        sent,
-                        all
-                    }),
-                    (small(), prop::option::of(part()))
-                        .prop_map(|(first, second)| Unsound::Optional { first, second }),
-                    (small(), prop::option::of(part())).prop_map(|(a, b)| Unsound::Positions(a, b)),
-                ]
-                .boxed()
-            }
-
-            fn all() -> BoxedStrategy<All> {
-                let part = || $values.boxed();
-                let nested = prop::option::of(prop::option::of(sound().prop_map(Box::new)));
-                let array = (prop::option::of(part()), prop::option::of(part()));
-                let map = prop::collection::btree_map(any::<u8>(), part(), 0..3);
-                let result = prop::result::maybe_ok(part(), any::<String>());
-                (sound(), part(), part(), map, nested, array, result)
-                    .prop_map(
-                        |(sound, newtype, transparent, map, nested, array, result)| All {
-                            sound,
-                            newtype: Newtype(newtype),
-                            transparent: Transparent { part: transparent },
-                            unit: (),
-                            map,
-                            nested,
-                            array: array.into(),
-                            result,
-                        },
-                    )
-                    .boxed()
-            }
-
-            proptest! {
-                #![proptest_config(ProptestConfig::with_cases(24))]
-
-                #[cfg_attr(miri, ignore = "too many cases")]
-                #[test]
-                fn a_value_arrives_or_is_an_error(
-                    whole in all(),
-                    sounds in prop::collection::vec(sound(), 0..4),
-                    doubtful in unsound(),
-                    mixed in prop::collection::vec(unsound(), 0..3),
-                ) {
-                    check(&(1_u8, sounds, whole), Rule::$rule)?;
-                    // Without others that may be refused, in a third of the cases.
-                    check(&(mixed, doubtful, 7_u8), Rule::MayBeRefused)?;
+        impl Serialize for Part {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$variant(part) => part.serialize(serializer),)*
                 }
             }
         }
+
+        impl<'de> Deserialize<'de> for Part {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match PART_TYPE.get().expect("a test sets it") {
+                    $(PartType::$variant => {
+                        <$part>::deserialize(deserializer).map(Self::$variant)
+                    })*
+                }
+            }
+        }
+
+        $(mod $name {
+            use super::*;
+
+            #[cfg_attr(miri, ignore = "too many cases")]
+            #[test]
+            fn a_value_arrives_or_is_an_error() {
+                PART_TYPE.set(Some(PartType::$variant));
+                check_family(|| $values.prop_map(Part::$variant).boxed(), Rule::$rule);
+            }
+        })*
     };
 }
 
-family!(of_numbers, u16, any::<u16>(), Arrives);
-family!(of_texts, String, any::<String>(), Arrives);
-family!(of_units, (), Just(()), Arrives);
-family!(
-    of_wide_numbers,
-    (i128, u128, char, bool),
-    any::<(i128, u128, char, bool)>(),
-    Arrives
+thread_local! {
+    static PART_TYPE: Cell<Option<PartType>> = const { Cell::new(None) };
+}
+
+parts! {
+    of_numbers: Number(u16), any::<u16>(), Arrives;
+    of_texts: Text(String), any::<String>(), Arrives;
+    of_units: Unit(()), Just(()), Arrives;
+    of_wide_numbers: WideNumber((i128, u128, char, bool)),
+        any::<(i128, u128, char, bool)>(), Arrives;
+    of_options: Options(Option<Option<i8>>), any::<Option<Option<i8>>>(), Arrives;
+    of_collections: Collections((HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>)),
+        any::<(HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>)>(), Arrives;
+    of_types_of_std: TypesOfStd(TypesOfStd), types_of_std(), Arrives;
+    of_borrowed_texts: BorrowedText(std::borrow::Cow<'static, str>),
+        any::<String>().prop_map(Into::into), Arrives;
+    of_swapped_names: SwappedName(Swapped), any::<bool>().prop_map(Swapped::from), MayBeRefused;
+    of_untagged: Untagged(Untagged), untagged(), MayBeRefused;
+    of_tagged: Tagged(Tagged), tagged(), MayBeRefused;
+    of_flat: Flat(Flat), flat(), MayBeRefused;
+    of_described_untagged: DescribedUntagged(Described<Untagged>),
+        untagged().prop_map(Described), Arrives;
+    of_described_tagged: DescribedTagged(Described<Tagged>), tagged().prop_map(Described), Arrives;
+    of_described_flat: DescribedFlat(Described<Flat>), flat().prop_map(Described), Arrives;
+    of_described_json: DescribedJson(Described<serde_json::Value>),
+        json().prop_map(Described), Arrives;
+}
+
+type TypesOfStd = (
+    Duration,
+    NonZeroU8,
+    std::net::IpAddr,
+    std::ops::Range<u8>,
+    Box<str>,
 );
-family!(
-    of_options,
-    Option<Option<i8>>,
-    any::<Option<Option<i8>>>(),
-    Arrives
-);
-family!(
-    of_collections,
-    (HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>),
-    any::<(HashMap<u8, i16>, BTreeSet<String>, Vec<(u8,)>)>(),
-    Arrives
-);
-family!(
-    of_types_of_std,
-    (
-        Duration,
-        NonZeroU8,
-        std::net::IpAddr,
-        std::ops::Range<u8>,
-        Box<str>
-    ),
-    (
-        any::<(Duration, NonZeroU8, std::net::IpAddr)>(),
-        any::<(u8, u8)>(),
-        any::<String>()
+
+fn types_of_std() -> impl Strategy<Value = TypesOfStd> {
+    let values = any::<(Duration, NonZeroU8, std::net::IpAddr)>();
+    (values, any::<(u8, u8)>(), any::<String>()).prop_map(
+        |((time, number, address), (start, end), text)| {
+            (time, number, address, start..end, text.into_boxed_str())
+        },
     )
-        .prop_map(|((time, number, address), (start, end), text)| (
-            time,
-            number,
-            address,
-            start..end,
-            text.into_boxed_str()
-        )),
-    Arrives
-);
-family!(
-    of_borrowed_texts,
-    std::borrow::Cow<'static, str>,
-    any::<String>().prop_map(Into::into),
-    Arrives
-);
-family!(
-    of_swapped_names,
-    Swapped,
-    any::<bool>().prop_map(Swapped::from),
-    MayBeRefused
-);
-family!(of_untagged, Untagged, untagged(), MayBeRefused);
-family!(of_tagged, Tagged, tagged(), MayBeRefused);
-family!(of_flat, Flat, flat(), MayBeRefused);
-family!(
-    of_described_untagged,
-    Described<Untagged>,
-    untagged().prop_map(Described),
-    Arrives
-);
-family!(
-    of_described_tagged,
-    Described<Tagged>,
-    tagged().prop_map(Described),
-    Arrives
-);
-family!(
-    of_described_flat,
-    Described<Flat>,
-    flat().prop_map(Described),
-    Arrives
-);
-family!(
-    of_described_json,
-    Described<serde_json::Value>,
-    json().prop_map(Described),
-    Arrives
-);
+}
+
+/// Aliases, renames in both directions, skipped variants and fields: all arrive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Sound {
+    #[serde(skip)]
+    _Hidden,
+    Unit,
+    #[serde(alias = "A", alias = "Z")]
+    Newtype(Part),
+    #[serde(skip)]
+    _HiddenToo(Part),
+    #[serde(rename = "pair", alias = "Pair")]
+    Pair(Part, #[serde(skip)] u8, Option<Part>),
+    #[serde(rename_all = "UPPERCASE")]
+    Named {
+        #[serde(alias = "id", alias = "Id")]
+        first: Part,
+        #[serde(skip)]
+        cache: u8,
+        #[serde(rename = "type", with = "as_text")]
+        second: i64,
+        #[serde(default)]
+        third: Vec<Part>,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// One direction skips or renames: values arrive if they are not concerned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Unsound {
+    #[serde(rename(serialize = "b", deserialize = "a"))]
+    A,
+    #[serde(skip_deserializing)]
+    OnlySent(Part),
+    #[serde(rename(serialize = "a", deserialize = "b"))]
+    B,
+    #[serde(skip_serializing)]
+    _OnlyRead(Part),
+    C(Part),
+    #[serde(rename(serialize = "old", deserialize = "new"))]
+    Renamed,
+    Fields {
+        #[serde(skip_serializing, default)]
+        kept: Option<u8>,
+        #[serde(skip_deserializing)]
+        sent: Option<u8>,
+        all: Part,
+    },
+    Optional {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        first: Option<u8>,
+        second: Option<Part>,
+    },
+    Positions(
+        #[serde(skip_serializing_if = "Option::is_none", default)] Option<u8>,
+        Option<Part>,
+    ),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Newtype(Part);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Transparent {
+    part: Part,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct All {
+    sound: Sound,
+    #[serde(alias = "newType", alias = "")]
+    newtype: Newtype,
+    transparent: Transparent,
+    unit: (),
+    map: BTreeMap<u8, Part>,
+    nested: Option<Option<Box<Sound>>>,
+    array: [Option<Part>; 2],
+    result: Result<Part, String>,
+}
+
+fn sound(part: fn() -> BoxedStrategy<Part>) -> BoxedStrategy<Sound> {
+    prop_oneof![
+        Just(Sound::Unit),
+        Just(Sound::Other),
+        part().prop_map(Sound::Newtype),
+        (part(), prop::option::of(part())).prop_map(|(a, b)| Sound::Pair(a, 0, b)),
+        (part(), any::<i64>(), prop::collection::vec(part(), 0..3)).prop_map(
+            |(first, second, third)| Sound::Named {
+                first,
+                cache: 0,
+                second,
+                third
+            }
+        ),
+    ]
+    .boxed()
+}
+
+fn unsound(part: fn() -> BoxedStrategy<Part>) -> BoxedStrategy<Unsound> {
+    let small = || any::<Option<u8>>();
+    prop_oneof![
+        Just(Unsound::A),
+        Just(Unsound::B),
+        Just(Unsound::Renamed),
+        Just(Unsound::Other),
+        part().prop_map(Unsound::OnlySent),
+        part().prop_map(Unsound::C),
+        (small(), small(), part()).prop_map(|(kept, sent, all)| Unsound::Fields {
+            kept,
+            sent,
+            all
+        }),
+        (small(), prop::option::of(part()))
+            .prop_map(|(first, second)| Unsound::Optional { first, second }),
+        (small(), prop::option::of(part())).prop_map(|(a, b)| Unsound::Positions(a, b)),
+    ]
+    .boxed()
+}
+
+fn all(part: fn() -> BoxedStrategy<Part>) -> BoxedStrategy<All> {
+    let nested = prop::option::of(prop::option::of(sound(part).prop_map(Box::new)));
+    let array = (prop::option::of(part()), prop::option::of(part()));
+    let map = prop::collection::btree_map(any::<u8>(), part(), 0..3);
+    let result = prop::result::maybe_ok(part(), any::<String>());
+    (sound(part), part(), part(), map, nested, array, result)
+        .prop_map(
+            |(sound, newtype, transparent, map, nested, array, result)| All {
+                sound,
+                newtype: Newtype(newtype),
+                transparent: Transparent { part: transparent },
+                unit: (),
+                map,
+                nested,
+                array: array.into(),
+                result,
+            },
+        )
+        .boxed()
+}
+
+/// Checks random values of the family's types with the given parts.
+fn check_family(part: fn() -> BoxedStrategy<Part>, rule: Rule) {
+    proptest!(ProptestConfig::with_cases(24), |(
+        whole in all(part),
+        sounds in prop::collection::vec(sound(part), 0..4),
+        doubtful in unsound(part),
+        mixed in prop::collection::vec(unsound(part), 0..3),
+    )| {
+        check(&(1_u8, sounds, whole), rule)?;
+        // Without others that may be refused, in a third of the cases.
+        check(&(mixed, doubtful, 7_u8), Rule::MayBeRefused)?;
+    });
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Swapped {
