@@ -146,14 +146,18 @@ pub(crate) fn encode_with_attachments<T: Serialize + ?Sized>(
     encode_to(value, Encoding::begin(out, None))
 }
 
-/// Encodes `value` like [`encode_with_attachments`], for a worker of this process: a large encoding
-/// is in an arena of `pool` if possible.
+/// Encodes `value` for a worker of this process: like [`encode_with_attachments`], but a large
+/// encoding is in an arena of `arenas` if possible; or, if there is no pool of arenas, like
+/// [`encode_in_frame`].
 pub(crate) fn encode_for_worker<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-    pool: &ArenaPool,
+    arenas: Option<&ArenaPool>,
 ) -> Result<Attachments, CodecError> {
-    encode_to(value, Encoding::begin(out, Some(pool)))
+    match arenas {
+        Some(_) => encode_to(value, Encoding::begin(out, arenas)),
+        None => encode_in_frame(value, out),
+    }
 }
 
 /// Encodes `value` into `out`, whatever its length, for a receiver that may have no descriptor

@@ -103,10 +103,7 @@ impl<A: Serialize + Send + Sync + 'static> Call for Called<A> {
             unreachable!("the argument is there until this is dropped");
         };
         let argument = (surroundings, argument);
-        let encoded = match arenas {
-            Some(arenas) => codec::encode_for_worker(&argument, out, arenas),
-            None => codec::encode_in_frame(&argument, out),
-        };
+        let encoded = codec::encode_for_worker(&argument, out, arenas);
         encoded.inspect_err(|error| {
             self.is_too_deep
                 .fetch_or(error.is_too_deep(), Ordering::Relaxed);

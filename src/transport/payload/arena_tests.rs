@@ -203,7 +203,7 @@ impl World {
             length,
             in_one,
         };
-        let encode = |out: &mut Vec<u8>| codec::encode_for_worker(&argument, out, &self.pool);
+        let encode = |out: &mut Vec<u8>| codec::encode_for_worker(&argument, out, Some(&self.pool));
         let message = OutMessage::build(Kind::Job, 0, encode).unwrap();
         let id = message.payload().last_chunk::<8>();
         let arena = u64::from_le_bytes(*id.expect("a `PayloadRef` ends with the arena"));

@@ -107,11 +107,7 @@ impl<A: Serialize + Send + 'static> Unencoded for Option<A> {
     fn encode(&mut self, code: Code<JobFn>, pool: &WorkerPool) -> Result<OutMessage, CodecError> {
         let arg = self.take().expect("an argument is encoded once");
         let job = OutMessage::build(Kind::Job, code.offset(), |out| {
-            if pool.config.limits_open_files() {
-                codec::encode_in_frame(&arg, out)
-            } else {
-                codec::encode_for_worker(&arg, out, pool.arenas.pool())
-            }
+            codec::encode_for_worker(&arg, out, pool.arenas_of_arguments())
         });
         codec::drop_encoded(arg, &job);
         job
@@ -134,8 +130,9 @@ impl Untyped {
 impl Unencoded for Untyped {
     fn encode(&mut self, code: Code<JobFn>, pool: &WorkerPool) -> Result<OutMessage, CodecError> {
         let arg = self.take();
-        let arenas = (!pool.config.limits_open_files()).then(|| pool.arenas.pool());
-        OutMessage::build(Kind::Job, code.offset(), |out| arg.encode(out, arenas))
+        OutMessage::build(Kind::Job, code.offset(), |out| {
+            arg.encode(out, pool.arenas_of_arguments())
+        })
     }
 
     fn move_to_heap(&mut self) -> Box<dyn Unencoded> {

@@ -28,6 +28,7 @@ use crate::process::child::EndWatch;
 use crate::process::notify::Notify;
 use crate::process::tick::tick_now;
 use crate::sys::fork_detector::is_forked_copy;
+use crate::transport::payload::arena_pool::ArenaPool;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::worker::{Health, Worker};
 use crate::worker::end::KillReason;
@@ -113,6 +114,11 @@ impl WorkerPool {
         // A panic cannot leave the state half changed. The only foreign code that runs under this
         // lock is the clone and the drop of a waker in `DrainingWorkers::poll_stderr`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the arenas in which large arguments are sent, if workers may receive descriptors.
+    pub(in crate::worker) fn arenas_of_arguments(&self) -> Option<&ArenaPool> {
+        (!self.config.limits_open_files()).then(|| self.arenas.pool())
     }
 
     /// Counts a new call, which waited this long for its limiter, and takes a worker for it.

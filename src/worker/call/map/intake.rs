@@ -87,12 +87,9 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
     ) -> Result<(Single, OutMessage), WorkerError> {
         let pool = self.plan.context.pool();
         let message = OutMessage::build(Kind::Job, self.code().single.offset(), |out| {
-            if pool.config.limits_open_files() {
-                codec::encode_in_frame(&item, out)
-            } else if self.plan.retries > 0 {
-                codec::encode_with_attachments(&item, out)
-            } else {
-                codec::encode_for_worker(&item, out, pool.arenas.pool())
+            match pool.arenas_of_arguments() {
+                Some(_) if self.plan.retries > 0 => codec::encode_with_attachments(&item, out),
+                arenas => codec::encode_for_worker(&item, out, arenas),
             }
         });
         codec::drop_encoded(item, &message);
