@@ -147,7 +147,7 @@ impl UnreadyWorker {
     }
 }
 
-/// What a forked worker has in addition to a spawned one.
+/// The state of a forked worker that a spawned one does not have.
 pub(super) struct Forked {
     pub(super) pid: u32,
     /// Prepared by the fork server.

@@ -1,4 +1,5 @@
-//! What several checks need: where the repository is, and what cargo has built.
+//! Functions that several checks use. They find the repository, run cargo, and find the programs
+//! that it has built.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -97,7 +97,7 @@ fn contender(word: &str) -> Result<Contender, String> {
         .ok_or_else(|| format!("no server is named {word}"))
 }
 
-/// What a contender needed for the calls of one round.
+/// The measured cost of a contender's calls in one round.
 struct Sample {
     /// CPU time of the server per call, in microseconds.
     cpu: f64,

@@ -92,7 +92,7 @@ struct Server {
     process: Box<Worker>,
     /// The hook at which the fork server forks.
     spec: Arc<ExecSpec>,
-    /// What it has inherited, and passes on.
+    /// The state that the process has inherited, and passes on.
     inherited: Inheritance,
     number: u64,
     pid_table: Arc<PidTable>,
@@ -103,7 +103,7 @@ struct Server {
 #[derive(Debug)]
 pub(in crate::worker) struct EarlyFork {
     launched: Launched,
-    /// What the process inherits.
+    /// The state that the fork server has inherited, and so the process too.
     inherited: Inheritance,
 }
 
