@@ -389,6 +389,21 @@ fn arrows_lead_to_a_future_from_all_jobs_whose_results_it_receives() {
 }
 
 #[test]
+fn an_arrow_leads_from_a_job_that_had_not_ended_when_the_error_of_another_one_was_received() {
+    let events = traced(async |jobs| {
+        let failing = after(&jobs.time_limit(Duration::from_secs(1)), 3);
+        let two = after(&jobs, 2);
+        let future = jobs.spawn(async move {
+            each((failing, two.clone())).await.unwrap_err();
+            assert_eq!(two.await.unwrap(), 2);
+        });
+        future.await.unwrap();
+    });
+    let expected = [("result", 1, 1), ("result", 2, 2)];
+    assert_eq!(arrows(&events), expected);
+}
+
+#[test]
 fn arrows_lead_to_a_job_from_the_future_that_submits_it_and_from_a_computed_argument() {
     let events = traced(async |jobs| {
         let (inner, one) = (jobs.clone(), after(&jobs, 1));

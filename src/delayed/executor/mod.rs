@@ -2,17 +2,17 @@
 //!
 //! | files | job |
 //! |---|---|
-//! | `interface` | what an executor is |
+//! | `interface` | the trait of executors |
 //! | `call` | a call without its types, and one attempt to run it |
 //! | `local` | the workers of this process |
 //! | `in_worker` | what a worker does with an allocation |
 //!
-//! All decisions about a job are made in front of this: when it starts, which resources it gets,
-//! how often it runs, and what is learned and shown of it. An [`Executor`] says what there is to
+//! All decisions about a job are made before this: when it starts, which resources it gets, how
+//! often it runs, and what is learned and shown of it. An [`Executor`] says what there is to
 //! distribute, and runs one attempt of a call on the allocation that the attempt was granted. It
-//! gets the call as the offset of its code and the bytes of its argument, and returns the bytes of
-//! the result and of what that has cost, so that the attempt can be made wherever this program's
-//! image runs.
+//! gets the call as the offset of its code and a way to encode its argument, and returns the
+//! encoding of the result and of what the attempt has cost. So the attempt can be made wherever
+//! this program's image runs.
 
 mod call;
 mod in_worker;

@@ -8,25 +8,32 @@
 //! submits a job to the beginning of that.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::delayed::value::awaiter::JobId;
 
-/// A row of the trace: the slices of a core, or of jobs without cores. `part` is 0 for the first
-/// row of a core, and more where several jobs share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A row of the trace.
+#[derive(Clone, Copy)]
 struct Row {
-    core: Option<usize>,
-    part: usize,
+    place: RowPlace,
     /// The number that the row has in the file.
     number: usize,
 }
 
+/// The core whose slices a row shows. `part` is 0 for the first row of a core, and more where
+/// several jobs share it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RowPlace {
+    /// `None` for jobs without cores.
+    core: Option<usize>,
+    part: usize,
+}
+
 /// Orders rows by their core, and then by their part.
-impl Ord for Row {
+impl Ord for RowPlace {
     fn cmp(&self, other: &Self) -> Ordering {
         #[cfg(test)]
         tests::COMPARISONS.set(tests::COMPARISONS.get() + 1);
@@ -34,7 +41,7 @@ impl Ord for Row {
     }
 }
 
-impl PartialOrd for Row {
+impl PartialOrd for RowPlace {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -72,8 +79,8 @@ pub(super) struct Trace {
     begun: Instant,
     /// How many rows there are.
     rows: usize,
-    /// The rows that no slice uses now.
-    free: BTreeSet<Row>,
+    /// The rows that no slice uses now, with their numbers.
+    free: BTreeMap<RowPlace, usize>,
     /// How many rows each core has.
     parts: HashMap<Option<usize>, usize>,
     running: HashMap<JobId, Slice>,
@@ -98,7 +105,7 @@ impl Trace {
             out: Box::new(out),
             begun: now,
             rows: 0,
-            free: BTreeSet::new(),
+            free: BTreeMap::new(),
             parts: HashMap::new(),
             running: HashMap::new(),
             ends: HashMap::new(),
@@ -112,7 +119,7 @@ impl Trace {
         ));
         for &core in cores {
             let row = trace.add_row(Some(core));
-            trace.free.insert(row);
+            trace.free.insert(row.place, row.number);
         }
         trace
     }
@@ -128,40 +135,38 @@ impl Trace {
         let parts = self.parts.entry(core).or_default();
         self.rows += 1;
         let number = self.rows;
-        let row = Row {
-            core,
-            part: *parts,
-            number,
-        };
+        let part = *parts;
         *parts += 1;
-        let mut name = match row.core {
+        let mut name = match core {
             Some(core) => format!("core {core}"),
             None => "no core".to_owned(),
         };
-        if row.part > 0 {
-            let _ = write!(name, " ({})", row.part + 1); // a string takes everything
+        if part > 0 {
+            let _ = write!(name, " ({})", part + 1); // a string takes everything
         }
         // Cores in their order, and each one's parts behind it; jobs without cores at the end.
-        let core = row.core.map_or(u32::MAX as usize, |core| core * 1000);
-        let order = core.saturating_add(row.part);
+        let first = core.map_or(u32::MAX as usize, |core| core * 1000);
+        let order = first.saturating_add(part);
         self.write(format_args!(
             ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}}\
              ,\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{number},\"name\":\"thread_sort_index\",\"args\":{{\"sort_index\":{order}}}}}"
         ));
-        row
+        Row {
+            place: RowPlace { core, part },
+            number,
+        }
     }
 
     /// Takes the first free row of a core.
     fn take_row(&mut self, core: Option<usize>) -> Row {
-        let part = |part| Row {
-            core,
-            part,
-            number: 0,
-        };
+        let part = |part| RowPlace { core, part };
         let mut of_core = self.free.range(part(0)..=part(usize::MAX));
-        match of_core.next().copied() {
+        match of_core
+            .next()
+            .map(|(&place, &number)| Row { place, number })
+        {
             Some(row) => {
-                self.free.remove(&row);
+                self.free.remove(&row.place);
                 row
             }
             None => self.add_row(core),
@@ -185,9 +190,13 @@ impl Trace {
             self.before.entry(job).or_default().results.extend(on);
             return;
         };
-        let new = on.into_iter().filter(|&other| slice.received.insert(other));
-        let from: Vec<Point> = new
-            .filter_map(|other| self.ends.get(&other).copied())
+        // A job that has not ended yet has no part in this value, which is an error of another one.
+        let ended = on
+            .into_iter()
+            .filter_map(|other| Some((other, *self.ends.get(&other)?)));
+        let from: Vec<Point> = ended
+            .filter(|(other, _)| slice.received.insert(*other))
+            .map(|(_, end)| end)
             .collect();
         let to = Point {
             row: slice.rows[0].number,
@@ -270,7 +279,7 @@ impl Trace {
         );
         for (at, row) in slice.rows.iter().enumerate() {
             let number = row.number;
-            self.free.insert(*row);
+            self.free.insert(row.place, number);
             if at == 0 {
                 let end = Point {
                     row: number,

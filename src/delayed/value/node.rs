@@ -28,7 +28,7 @@ pub(in crate::delayed) trait Graph: Send + Sync {
     fn outcome(&self) -> Option<Result<(), &JobError>>;
 
     /// Adds the operands without a result to `missing`. If there are none, and `compute` is set,
-    /// computes the node.
+    /// computes the node. If an operand has failed, gives the node its error.
     fn advance(&self, compute: bool, missing: &mut Vec<Arc<dyn Graph>>) -> Progress;
 
     /// Gives the node this error, unless it has a result or is computed now.
@@ -40,15 +40,16 @@ pub(in crate::delayed) trait Graph: Send + Sync {
     /// Returns the name of the node's job, or of the method or operator that makes it.
     fn label(&self) -> &str;
 
-    /// Adds the operands that the node has still.
+    /// Adds the operands that the node still has.
     fn add_operands(&self, operands: &mut Vec<Arc<dyn Graph>>);
 
-    /// Returns the job whose result the node is.
+    /// Returns the job whose result the node is, or will be. `None` if there is no such job.
     fn job(&self) -> Option<JobId> {
         None
     }
 
-    /// Returns the jobs that the node's result comes from, if it has one and they are known.
+    /// Returns the jobs that the node's result comes from, as far as they are known. For the error
+    /// of one operand, these are the jobs of all, which may not have ended.
     fn sources(&self) -> Option<Sources> {
         self.job().map(Sources::Job)
     }
@@ -59,16 +60,17 @@ pub(in crate::delayed) trait Node<T>: Graph {
     /// Returns the result, if there is one.
     fn result(&self) -> Option<&Result<T, JobError>>;
 
-    /// Moves the result out. The caller drops the node next.
+    /// Moves the result out, if there is one. The caller drops the node next.
     fn take(&mut self) -> Option<Result<T, JobError>>;
 
-    /// Returns what the job has cost that the value comes from, if it has ended.
+    /// Returns the cost of the job whose result the node is, if that job has ended and was not
+    /// refused.
     fn statistics(&self) -> Option<&JobStatistics> {
         None
     }
 }
 
-/// A node that has had its result from the beginning.
+/// A node that is made with its result. `None` after the result was moved out.
 pub(super) struct Ready<T>(pub(super) Option<Result<T, JobError>>);
 
 impl<T: Send + Sync> Graph for Ready<T> {

@@ -74,10 +74,8 @@ impl<W: Work> Operation<W> {
 
     /// Stores the result and its sources, and tells the watchers.
     fn settle(&self, result: Result<W::Output, JobError>, sources: Option<Sources>) {
-        // Only the thread that has changed the state from `Waiting` calls this, so the cell is
-        // empty.
-        let result = self.result.get_or_init(|| result);
-        let rest = match &mut *lock(&self.state) {
+        let mut state = lock(&self.state);
+        let rest = match &mut *state {
             State::Taken(rest) => {
                 let kept = sources.map(|sources| {
                     Box::new(Rest {
@@ -89,6 +87,11 @@ impl<W: Work> Operation<W> {
             }
             State::Waiting(_) => unreachable!("the operands were taken"),
         };
+        // After the sources, and with the lock: a thread that sees the result finds the sources,
+        // and no watcher is added in between. Only the thread that has changed the state from
+        // `Waiting` calls this, so the cell is empty.
+        let result = self.result.get_or_init(|| result);
+        drop(state);
         if let Some(rest) = rest {
             rest.watchers.settle(result.as_ref().err());
         }
@@ -198,7 +201,7 @@ impl<W: Work> Graph for Operation<W> {
     fn watch(&self, watcher: &Arc<Watcher>) {
         let mut state = lock(&self.state);
         match &mut *state {
-            // The result is stored before the watchers are taken.
+            // The result is stored and the watchers are taken without unlocking in between.
             State::Taken(rest) if self.result.get().is_none() => {
                 let removed = rest.get_or_insert_default().watchers.add(watcher);
                 drop(state);

@@ -368,6 +368,35 @@ fn two_tasks_may_compute_the_same_values() {
     }
 }
 
+#[test]
+fn a_thread_that_sees_a_result_sees_also_which_jobs_it_comes_from() {
+    let _kept = KeepSources::begin();
+    let (promise, mut last) = leaf();
+    let steps: Vec<_> = (0..20_000)
+        .map(|_| {
+            last += 1.0;
+            last.clone()
+        })
+        .collect();
+    promise.settle(Ok(0.0));
+    // Reads each step as soon as the other thread has computed it.
+    let reader = std::thread::spawn(move || {
+        let is_known = |step: &Delayed<f64>| {
+            let mut spins = 0;
+            while !step.is_done() {
+                spins += 1;
+                if spins % 1000 == 0 {
+                    std::thread::yield_now(); // there may be one core
+                }
+            }
+            step.0.sources().is_some()
+        };
+        steps.iter().filter(|step| is_known(step)).count()
+    });
+    value(last).unwrap();
+    assert_eq!(reader.join().unwrap(), 20_000);
+}
+
 fn chain_of(mut value: Delayed<u64>, length: usize) -> Delayed<u64> {
     for _ in 0..length {
         value = value.map(|value| value + 1);
