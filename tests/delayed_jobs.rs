@@ -14,6 +14,7 @@ use seedbed::delayed::{
     Cores, Delayed, JobError, JobErrorKind, Jobs, Memory, Resources, Setup, Token, Units, ZERO,
     allocation, delayed_val, each, open, try_open,
 };
+use seedbed::process::Command;
 use seedbed::testing::MockClock;
 use seedbed::worker::WorkerErrorKind;
 use seedbed::{RunBuilder, WorkerConfig, cache_scope, run_sync};
@@ -639,6 +640,27 @@ fn the_wait_for_resources_and_the_time_of_a_future_are_those_of_the_run_s_clock(
 }
 
 #[test]
+fn a_refused_job_counts_as_failed_however_it_was_submitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::from(one_core()).cache_folder(folder.path());
+    test(open(setup, async |jobs| {
+        let two = jobs.on(Cores(2));
+        let errors = [
+            two.call(i32::abs, -1).await.err(),
+            two.cached("refused-1").call(i32::abs, -1).await.err(),
+            two.then(-1, i32::abs).await.err(),
+            two.spawn(async {}).await.err(),
+            two.run_process(Command::new("true")).await.err(),
+        ];
+        let kinds = errors.map(|error| error.map(|error| error.kind()));
+        assert_eq!(kinds, [Some(JobErrorKind::Impossible); 5]);
+        let now = jobs.statistics();
+        let others = now.queued + now.running + now.succeeded + now.cancelled + now.cached;
+        assert_eq!((now.submitted, now.failed, others), (5, 5, 0));
+    }));
+}
+
+#[test]
 fn attempts_and_failures_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
@@ -654,8 +676,8 @@ fn attempts_and_failures_are_counted() {
         (&refused).await.unwrap_err();
         assert!(refused.statistics().is_none());
         let statistics = jobs.statistics();
-        assert_eq!((statistics.succeeded, statistics.failed), (1, 1));
-        assert_eq!(statistics.total.attempts, 3);
+        assert_eq!((statistics.succeeded, statistics.failed), (1, 2));
+        assert_eq!((statistics.submitted, statistics.total.attempts), (3, 3));
         let table = format!("{statistics:#}");
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines[0], "0 running, 0 queued");

@@ -12,7 +12,12 @@ use crate::delayed::error::JobError;
 use crate::delayed::value::awaiter::JobId;
 
 impl Jobs<'_> {
-    /// Puts a job into the queue. Returns `None` for one that asks for nothing.
+    /// Puts a job into the queue, after its [`Record`] was made. Returns `None` for a job that asks
+    /// for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the job can never have what it asks for.
     pub(super) fn enqueue(
         &self,
         job: JobId,
@@ -20,13 +25,8 @@ impl Jobs<'_> {
         checked: &Checked,
     ) -> Result<Option<Ticket>, JobError> {
         let is_prioritized = self.options.is_prioritized;
-        // First, as the job may be found to be in a deadlock when it enters the queue.
-        self.options.join_groups(job);
         let submitted = Ticket::submit(&self.pool, (job, name), checked, is_prioritized);
-        submitted.map_err(|reason| {
-            self.options.leave_groups(job);
-            JobError::impossible(name, 0, reason)
-        })
+        submitted.map_err(|reason| JobError::impossible(name, 0, reason))
     }
 
     /// Puts a call into the queue, and runs it.

@@ -312,9 +312,10 @@ impl<'env> Jobs<'env> {
         const { assert_captures_nothing::<F>() };
         let name = type_name::<F>();
         let (promise, value) = pending(name);
-        if let Some(key) = self.claim_cache_key::<F>() {
+        let key = self.claim_cache_key::<F>();
+        let record = self.record(promise.job(), name);
+        if let Some(key) = key {
             let (jobs, job) = (self.clone(), promise.job());
-            let record = self.record(job, name);
             let argument = argument.into_argument();
             self.spawner.spawn(async move {
                 let cached = jobs.run_cached::<F, A, M>(key, record, (job, f, argument));
@@ -323,7 +324,7 @@ impl<'env> Jobs<'env> {
             return value;
         }
         match self.enqueue(promise.job(), name, &self.demand_of_call()) {
-            Err(error) => promise.settle(Err(error)),
+            Err(error) => promise.settle_job(record.fail(error)),
             Ok(ticket) => {
                 let job = Job {
                     f,
@@ -331,7 +332,6 @@ impl<'env> Jobs<'env> {
                     ticket,
                 };
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let record = self.record(promise.job(), name);
                 self.spawner.spawn(async move {
                     let ended = run_job::<F, A, M>(job, record, pool, options);
                     promise.settle_job(ended.await);
@@ -428,12 +428,12 @@ impl<'env> Jobs<'env> {
         let name = type_name::<Fut>();
         let (promise, value) = pending(name);
         let job = promise.job();
+        let mut record = self.record(job, name);
         match self.enqueue(job, name, &self.demand(&self.options.of_future)) {
-            Err(error) => promise.settle(Err(error)),
+            Err(error) => promise.settle_job(record.fail(error)),
             Ok(ticket) => {
                 let future = future.into_future();
                 let (pool, options) = (self.pool.clone(), self.options.clone());
-                let mut record = self.record(job, name);
                 self.spawner.spawn(async move {
                     let result = run_future(job, future, ticket, &pool, &options, &mut record);
                     let result = result.await;

@@ -64,11 +64,11 @@ impl Jobs<'_> {
         let process = process.into();
         let name = kept_name(process.program());
         let (promise, value) = pending(name);
+        let mut record = self.record(promise.job(), name);
         match self.enqueue(promise.job(), name, &self.demand(&self.options.of_call)) {
-            Err(error) => promise.settle(Err(error)),
+            Err(error) => promise.settle_job(record.fail(error)),
             Ok(ticket) => {
                 let options = self.options.clone();
-                let mut record = self.record(promise.job(), name);
                 self.spawner.spawn(async move {
                     let result = run(process, ticket, &options, &mut record).await;
                     promise.settle_job(record.end(result));

@@ -25,13 +25,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Counts a job that is submitted.
+    /// Counts a job that is submitted, before it enters the queue or is refused.
     pub(super) fn new(
         pool: &Arc<Pool>,
         options: &Arc<Options>,
         job: JobId,
         name: &'static str,
     ) -> Self {
+        // Before it enters the queue, where it may be found to be in a deadlock.
         options.join_groups(job);
         let record = Self {
             pool: pool.clone(),

@@ -8,12 +8,17 @@ use crate::resource::Amount;
 /// The statistics of a block of jobs; returned by
 /// [`Jobs::statistics`](crate::delayed::Jobs::statistics).
 ///
+/// Each job counts as `submitted`, and when it has ended also as `succeeded`, `failed`, `cancelled`
+/// or `cached`. A job that is refused, at once or when it enters the queue, has failed. Before it
+/// ends, a job counts as `queued` or `running`, or as neither: while it waits for its argument or
+/// for a kept value, and if it asks for nothing.
+///
 /// `Display` writes one line, which says what the head of the queue waits for. The alternate form,
 /// `{:#}`, adds a table of the resources and of what the ended jobs have cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// The number of all jobs so far, without those that were refused at once.
+    /// The number of all jobs so far.
     pub submitted: usize,
     /// The number of jobs that wait for their resources.
     pub queued: usize,
@@ -21,7 +26,7 @@ pub struct Statistics {
     pub running: usize,
     /// The number of jobs that have ended with a value.
     pub succeeded: usize,
-    /// The number of jobs that have ended with an error.
+    /// The number of jobs that have ended with an error, or were refused.
     pub failed: usize,
     /// The number of jobs that were cancelled before they had a result.
     pub cancelled: usize,

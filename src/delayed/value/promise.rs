@@ -73,6 +73,7 @@ impl<T: Send + Sync + 'static> Promise<T> {
         drop(argument);
     }
 
+    #[cfg(test)]
     pub(in crate::delayed) fn settle(mut self, result: Result<T, JobError>) {
         self.settle_once(result);
     }
