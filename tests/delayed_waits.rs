@@ -3,10 +3,13 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::future::{IntoFuture, pending};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{poll_with_yields, test};
+use futures_lite::StreamExt;
+use futures_lite::future::{or, zip};
 use seedbed::delayed::{
     Cores, Delayed, JobErrorKind, Jobs, Learned, Memory, Resources, Setup, Units, ZERO,
     delayed_val, each, open,
@@ -417,6 +420,223 @@ fn a_wait_for_a_place_has_an_end_while_one_of_them_may_become_free() {
         assert!(!poll_with_yields(holder.shared(), 5).await);
         go.set();
         assert_eq!(holder.await.unwrap().await.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn each_of_several_waits_without_an_end_is_ended() {
+    test(open(cores(2), async |jobs| {
+        let (go, inner) = (Arc::new(Event::new()), jobs.clone());
+        let goes = go.clone();
+        let other = jobs.on(Cores(1)).spawn(async move { goes.wait().await });
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let large = inner.on(Cores(2)).spawn(async {});
+            // None of them has an end once `other` has ended, because they are behind `large`.
+            let values = [(); 3].map(|()| inner.on(Cores(1)).spawn(async {}));
+            let [first, second, third] = values.each_ref().map(Delayed::shared);
+            let ((first, second), third) = zip(zip(first, second), third).await;
+            let kinds = [first, second, third].map(|result| result.err().map(|e| e.kind()));
+            (kinds, large, values)
+        });
+        until(&jobs, (2, 4)).await;
+        go.set();
+        other.await.unwrap();
+        let (kinds, large, values) = holder.await.unwrap();
+        assert_eq!(kinds, [Some(JobErrorKind::Deadlock); 3]);
+        large.await.unwrap();
+        each(values.to_vec()).await.unwrap();
+    }));
+}
+
+/// The ways in which a future waits for a job.
+const WAYS: usize = 4;
+
+/// Waits for a job that needs a core.
+async fn wait_in_a_way(jobs: &Jobs<'_>, way: usize) {
+    let one = jobs.on(Cores(1));
+    // Whether the job was refused, or the wait was ended, does not matter here.
+    match way {
+        0 => drop(one.spawn(async {}).await),
+        1 => {
+            let between = jobs.spawn(async move { drop(one.spawn(async {}).await) });
+            drop(between.await);
+        }
+        2 => {
+            let block = jobs.open(async |jobs| drop(jobs.on(Cores(1)).spawn(async {})));
+            block.await;
+        }
+        _ => {
+            let limited = one.at_most(1);
+            drop(limited.ready().await.spawn(async {}));
+            drop(limited.ready().await);
+        }
+    }
+}
+
+#[test]
+fn blocks_end_although_several_waits_of_their_jobs_have_no_end() {
+    let all = (0..WAYS.pow(4)).flat_map(|ways| [(ways, true), (ways, false)]);
+    test(async {
+        for (ways, waits_for_both) in all {
+            open(cores(2), async |jobs: Jobs<'_>| {
+                let both = Arc::new(Event::new());
+                let holder = |ways: usize| {
+                    let (inner, both) = (jobs.clone(), both.clone());
+                    jobs.on(Cores(1)).spawn(async move {
+                        both.wait().await;
+                        let first = wait_in_a_way(&inner, ways % WAYS);
+                        let second = wait_in_a_way(&inner, ways / WAYS);
+                        if waits_for_both {
+                            zip(first, second).await;
+                        } else {
+                            or(first, second).await;
+                        }
+                    })
+                };
+                let holders = (holder(ways % (WAYS * WAYS)), holder(ways / (WAYS * WAYS)));
+                until(&jobs, (2, 0)).await;
+                both.set();
+                each(holders).await.unwrap();
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_future_whose_wait_has_ended_is_not_taken_for_one_that_waits() {
+    test(open(cores(2), async |jobs| {
+        let never = Arc::new(Mutex::new(None));
+        let sets = never.clone();
+        let mut cancelled = Box::pin(jobs.open(async move |jobs: Jobs<'_>| {
+            *sets.lock().unwrap() = Some(jobs.spawn(pending::<()>()));
+            pending::<()>().await;
+        }));
+        let mut other = Box::pin(jobs.open(async |jobs: Jobs<'_>| {
+            drop(jobs.on(Cores(1)).spawn(pending::<()>()));
+            pending::<()>().await;
+        }));
+        assert!(!poll_with_yields(&mut cancelled, 1).await);
+        assert!(!poll_with_yields(&mut other, 1).await);
+        let (inner, never) = (jobs.clone(), never.lock().unwrap().take().unwrap());
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let large = inner.on(Cores(2)).spawn(async {});
+            let behind = inner.on(Cores(1)).spawn(async {});
+            let error = or(async { behind.shared().await.map(|_| ()) }, async {
+                never.await
+            });
+            (error.await.unwrap_err().kind(), each((large, behind)))
+        });
+        until(&jobs, (2, 2)).await;
+        // The future may go on, but is not polled before the next step.
+        drop(cancelled);
+        // No other job holds resources any more.
+        drop(other);
+        let (kind, rest) = holder.await.unwrap();
+        assert_eq!(kind, JobErrorKind::Cancelled);
+        rest.await.unwrap();
+    }));
+}
+
+#[test]
+fn a_future_that_is_kept_after_its_error_waits_no_longer() {
+    test(open(cores(2), async |jobs| {
+        let inner = jobs.clone();
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let large = inner.on(Cores(2)).spawn(async {});
+            let [first, second] = [(); 2].map(|()| inner.on(Cores(1)).spawn(async {}));
+            let mut kept = (&first).into_future();
+            let errors = [(&mut kept).await.unwrap_err(), (&second).await.unwrap_err()];
+            drop(kept);
+            (
+                errors.map(|error| error.kind()),
+                each((large, first, second)),
+            )
+        });
+        let (kinds, rest) = holder.await.unwrap();
+        assert_eq!(kinds, [JobErrorKind::Deadlock; 2]);
+        rest.await.unwrap();
+    }));
+}
+
+#[test]
+fn a_place_is_taken_while_a_job_of_a_limit_within_it_exists() {
+    test(open(cores(1), async |jobs| {
+        let (go, outer) = (Arc::new(Event::new()), jobs.at_most(1));
+        let waits = go.clone();
+        let within = outer.ready().await.at_most(2);
+        let running = within
+            .ready()
+            .await
+            .spawn(async move { waits.wait().await });
+        drop(within);
+        assert!(!poll_with_yields(outer.ready(), 3).await);
+        go.set();
+        running.await.unwrap();
+        drop(outer.ready().await);
+
+        // A wait for the outer place knows the job that has it.
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let within = outer.ready().await.at_most(1);
+            let queued = within.ready().await.on(Cores(1)).spawn(async {});
+            drop(within);
+            drop(outer.ready().await);
+            queued.await.map_err(|error| error.kind())
+        });
+        assert_eq!(holder.await.unwrap(), Err(JobErrorKind::Deadlock));
+    }));
+}
+
+#[test]
+fn a_place_that_is_free_is_not_waited_for() {
+    test(open(cores(1), async |jobs| {
+        let inner = jobs.clone();
+        let future = jobs.spawn(async move {
+            let limited = inner.at_most(1);
+            let mut progress = inner.progress();
+            progress.next().await.unwrap();
+            // A wait would be a change of what the statistics show.
+            let place = limited.ready().await;
+            assert!(!poll_with_yields(progress.next(), 3).await);
+            assert!(!poll_with_yields(limited.ready(), 1).await);
+            assert!(poll_with_yields(progress.next(), 1).await);
+            drop(place);
+        });
+        future.await.unwrap();
+    }));
+}
+
+#[test]
+fn a_future_waits_again_when_another_task_has_taken_the_free_place() {
+    test(open(cores(2), async |jobs| {
+        let mut other = Box::pin(jobs.open(async |jobs: Jobs<'_>| {
+            drop(jobs.on(Cores(1)).spawn(pending::<()>()));
+            pending::<()>().await;
+        }));
+        assert!(!poll_with_yields(&mut other, 1).await);
+        let limited = jobs.at_most(1);
+        let (place, mut next) = (limited.ready().await, Box::pin(limited.ready()));
+        assert!(!poll_with_yields(&mut next, 1).await);
+        let (inner, waits) = (jobs.clone(), limited.clone());
+        let holder = jobs.on(Cores(1)).spawn(async move {
+            let large = inner.on(Cores(2)).spawn(async {});
+            let behind = inner.on(Cores(1)).spawn(async {});
+            let error = or(async { behind.shared().await.err() }, async {
+                drop(waits.ready().await);
+                None
+            });
+            (error.await.map(|error| error.kind()), each((large, behind)))
+        });
+        until(&jobs, (2, 2)).await;
+        // As long as the place is free, the future may get it.
+        drop(place);
+        drop(other);
+        assert!(!poll_with_yields(holder.shared(), 5).await);
+        let place = next.await;
+        let (kind, rest) = holder.await.unwrap();
+        assert_eq!(kind, Some(JobErrorKind::Deadlock));
+        drop(place);
+        rest.await.unwrap();
     }));
 }
 

@@ -131,6 +131,11 @@ impl<'env> Jobs<'env> {
     /// within the future, and for a [place](crate::delayed::Limited::ready) in a limit; they have
     /// no error to return, so a job that they wait for gets it.
     ///
+    /// Such a wait counts also if it has a time limit, or is one of several in a `join!` or a
+    /// `select!`, because the library cannot tell whether something else would end it. So the
+    /// future of a `select!` may get the error although another branch is about to end, unless that
+    /// branch waits for a value that is there already.
+    ///
     /// These waits are not known:
     ///
     /// * for an event, a lock, a limiter, a channel, or a process, because nothing says which job

@@ -31,4 +31,8 @@ impl Target for JobGroup {
     fn alternatives(&self) -> Vec<Vec<JobId>> {
         vec![self.jobs()]
     }
+
+    fn is_reached(&self) -> bool {
+        lock(&self.jobs).is_empty()
+    }
 }

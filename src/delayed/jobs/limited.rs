@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_lite::future::poll_once;
+
 use super::handle::Jobs;
 use super::place::Places;
 use crate::delayed::value::awaiter::AWAITER;
-use crate::sync::CapacityLimiter;
+use crate::sync::{CapacityLimiter, Token};
 
 /// Limits the number of jobs that are submitted and have not ended; returned by
 /// [`Jobs::at_most`](crate::delayed::Jobs::at_most).
@@ -31,7 +33,8 @@ impl<'env> Limited<'env> {
     ///
     /// In a future that holds resources, this may be a wait without end, for places of jobs in the
     /// queue that need those resources. Then one of these jobs ends with an error of the kind
-    /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock).
+    /// [`Deadlock`](crate::delayed::JobErrorKind::Deadlock), also if the wait has a time limit or
+    /// is one of several, as in a `select!`; see [`Jobs::on`].
     ///
     /// # Cancellation
     ///
@@ -48,18 +51,34 @@ impl<'env> Limited<'env> {
     /// }
     /// ```
     pub async fn ready(&self) -> Jobs<'env> {
+        let mut acquire = self.limiter.acquire();
+        if let Some(token) = poll_once(&mut acquire).await {
+            return self.at_place(token);
+        }
         let waiting = AWAITER
             .get()
             .map(|job| job.begin_wait_for(self.places.clone()));
-        let token = self.limiter.acquire().await;
+        let token = acquire.await;
         drop(waiting);
-        self.jobs.at_place(self.places.take(token))
+        let jobs = self.at_place(token);
+        // Until now, the waits of others for this place counted as ended.
+        self.jobs.pool.end_deadlocks(self.jobs.pool.lock());
+        jobs
+    }
+
+    /// Returns a handle whose jobs have the place of this token.
+    fn at_place(&self, token: Token) -> Jobs<'env> {
+        let around = self.jobs.options.place.clone();
+        self.jobs.at_place(self.places.take(token, around))
     }
 }
 
 impl<'env> Jobs<'env> {
     /// Returns a handle that submits at most `count` jobs at a time, so that a loop over many
     /// inputs does not make all jobs at once. (Grain's `QueueLimiter`.)
+    ///
+    /// If this handle has a place of another limit, the new one keeps it, and its jobs count for
+    /// both.
     ///
     /// # Panics
     ///

@@ -61,11 +61,11 @@ impl Options {
 
     /// Returns the groups that a job belongs to.
     fn groups(&self) -> impl Iterator<Item = &JobGroup> {
-        let place = self.place.as_ref().map(|place| &*place.jobs);
-        self.block.as_deref().into_iter().chain(place)
+        let of_places = self.place.iter().flat_map(|place| place.groups());
+        self.block.as_deref().into_iter().chain(of_places)
     }
 
-    /// Adds a job to its groups. It may be in them.
+    /// Adds a job to its groups.
     pub(super) fn join_groups(&self, job: JobId) {
         self.groups().for_each(|group| group.add(job));
     }

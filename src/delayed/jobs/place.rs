@@ -1,5 +1,6 @@
 //! The places of a limit of jobs.
 
+use std::iter;
 use std::sync::{Arc, Mutex};
 
 use super::job_group::JobGroup;
@@ -16,8 +17,10 @@ pub(super) struct Places {
 
 /// A place of a limit, which is free again when this is dropped.
 pub(super) struct Place {
-    pub(super) jobs: Arc<JobGroup>,
+    jobs: Arc<JobGroup>,
     places: Arc<Places>,
+    /// The place that the handle had on which the limit was made. The jobs count for both.
+    around: Option<Arc<Place>>,
     _token: Token,
 }
 
@@ -29,14 +32,23 @@ impl Places {
         }
     }
 
-    pub(super) fn take(self: &Arc<Self>, token: Token) -> Place {
+    pub(super) fn take(self: &Arc<Self>, token: Token, around: Option<Arc<Place>>) -> Place {
         let jobs = Arc::new(JobGroup::default());
         lock(&self.taken).push(jobs.clone());
         Place {
             jobs,
             places: self.clone(),
+            around,
             _token: token,
         }
+    }
+}
+
+impl Place {
+    /// Returns the jobs of this place, and of those around it.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &JobGroup> {
+        let places = iter::successors(Some(self), |place| place.around.as_deref());
+        places.map(|place| &*place.jobs)
     }
 }
 
@@ -54,5 +66,9 @@ impl Target for Places {
             return Vec::new();
         }
         taken.iter().map(|place| place.jobs()).collect()
+    }
+
+    fn is_reached(&self) -> bool {
+        lock(&self.taken).len() < self.count
     }
 }

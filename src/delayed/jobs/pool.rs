@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::observed::Observed;
 use super::options::Checked;
-use super::state::{State, Told};
+use super::state::{Slot, State, Told};
 use super::statistics::{ResourceStatistics, Statistics};
 use super::trace::Trace;
 use super::trace_slot::TraceSlot;
@@ -21,6 +21,7 @@ use crate::delayed::learned::{Group, Learned};
 use crate::delayed::setup::Setup;
 use crate::delayed::value::awaiter::JobId;
 use crate::resource::{Allocation, Amount, Ledger, Request, Resources, ZERO};
+use crate::sync::Event;
 use crate::sys::primitives::lock;
 use crate::sys::unwind;
 use crate::time::current_time;
@@ -109,29 +110,45 @@ impl Pool {
         lock(&self.state)
     }
 
-    /// Grants what fits, in the order of the queue. Unlocks the state, and wakes the waiters, the
-    /// rest also after a waker of one has panicked.
+    /// Grants what fits, in the order of the queue, and ends deadlocks. Unlocks the state, and
+    /// wakes the waiters.
     pub(super) fn grant(&self, mut state: MutexGuard<'_, State>) {
-        let mut jobs = state.choose(self.time_left());
-        let mut deadlock = None;
-        while let Some(told) = state.take_deadlock() {
+        let granted = state.choose(self.time_left());
+        let observed = state.changed();
+        self.end_deadlocks_and_wake(state, observed, granted);
+    }
+
+    /// Ends deadlocks after a job that counted as running waits again. Unlocks the state, and wakes
+    /// the waiters.
+    pub(super) fn end_deadlocks(&self, state: MutexGuard<'_, State>) {
+        self.end_deadlocks_and_wake(state, None, Vec::new());
+    }
+
+    /// Ends deadlocks, and unlocks the state. Wakes the observer, these jobs, and the waiters of
+    /// the deadlocks, the rest also after a waker of one has panicked.
+    fn end_deadlocks_and_wake(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        mut observed: Option<Event>,
+        mut jobs: Vec<Arc<Slot>>,
+    ) {
+        let mut ended = Vec::new();
+        while let Some(told) = state.end_deadlock() {
             match told {
-                // A job that leaves the queue may let the next one start.
+                Told::Wait(watcher) => ended.push(watcher),
                 Told::Job(refused) => {
                     jobs.push(refused);
+                    // A job that leaves the queue may let the next one start.
                     jobs.append(&mut state.choose(self.time_left()));
-                }
-                Told::Wait(watcher, error) => {
-                    deadlock = Some(Waiter::InDeadlock(watcher, error));
-                    break;
+                    observed = state.changed().or(observed);
                 }
             }
         }
-        let observed = state.changed();
         drop(state);
         let observed = observed.into_iter().map(Waiter::Observer);
+        let ended = ended.into_iter().map(Waiter::InDeadlock);
         let jobs = jobs.into_iter().map(Waiter::Job);
-        unwind::for_each(observed.chain(deadlock).chain(jobs), Waiter::wake);
+        unwind::for_each(observed.chain(ended).chain(jobs), Waiter::wake);
     }
 
     /// Changes what the statistics show, and wakes the observers.

@@ -10,7 +10,8 @@ use crate::delayed::value::awaiter::{JobId, Target};
 use crate::delayed::value::watcher::Watcher;
 use crate::resource::Allocation;
 
-/// A wait of a job for the results of others. Dropping it ends the record.
+/// A wait of a job for the results of others. Dropping it ends the record, and ends deadlocks of
+/// which the job is a part again.
 pub(super) struct RecordedWait {
     pool: Arc<Pool>,
     waiting: JobId,
@@ -80,7 +81,16 @@ impl RecordedWait {
 
 impl Drop for RecordedWait {
     fn drop(&mut self) {
-        let ended = self.pool.lock().waits.remove(self.waiting, self.number);
-        drop(ended); // without the lock, as its waker is foreign code
+        let mut state = self.pool.lock();
+        let Some(on) = state.waits.remove(self.waiting, self.number) else {
+            return;
+        };
+        // The job counted as running because of this wait; another one of it may have no end.
+        if on.has_ended() && state.waits.is_waiting(self.waiting) {
+            self.pool.end_deadlocks(state);
+        } else {
+            drop(state);
+        }
+        drop(on); // without the lock, as its waker is foreign code
     }
 }

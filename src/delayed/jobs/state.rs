@@ -1,7 +1,6 @@
 //! The state behind the lock of a pool: the resources, the queue, and which job waits for which.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,8 +90,8 @@ impl Refusal {
 
 /// The way in which a deadlock was ended.
 pub(super) enum Told {
-    /// The wait that this watcher belongs to ends with an error.
-    Wait(Arc<Watcher>, JobError),
+    /// The wait that this watcher belongs to has ended with an error.
+    Wait(Arc<Watcher>),
     /// This job was refused.
     Job(Arc<Slot>),
 }
@@ -182,8 +181,7 @@ impl State {
             } else {
                 ""
             };
-            // Writing to a string does not fail.
-            let _ = write!(text, "{separator}`{name}` has {allocation}{waits}");
+            text += &format!("{separator}`{name}` has {allocation}{waits}");
         }
         Some(text)
     }
@@ -214,8 +212,8 @@ impl State {
     }
 
     /// Ends a wait, or refuses a job, if all jobs that hold resources wait for jobs in the queue,
-    /// of which none can start.
-    pub(super) fn take_deadlock(&mut self) -> Option<Told> {
+    /// of which none can start. Returns the task to be woken, whose job then counts as running.
+    pub(super) fn end_deadlock(&mut self) -> Option<Told> {
         let Self {
             queue,
             tickets,
@@ -235,7 +233,7 @@ impl State {
             };
             format!("it asks for {request} and is in the queue{place}")
         };
-        match waits.take_deadlock(|job| tickets.contains_key(&job))? {
+        match waits.find_deadlock(|job| tickets.contains_key(&job))? {
             Deadlock::Wait(watcher, job) => {
                 let (request, slot) = queue.get(*tickets.get(&job)?)?;
                 let reason = format!(
@@ -244,10 +242,8 @@ impl State {
                      resources, or let them ask for less",
                     describe(request, slot)
                 );
-                Some(Told::Wait(
-                    watcher,
-                    JobError::deadlock(slot.name, 0, reason),
-                ))
+                watcher.give_up(JobError::deadlock(slot.name, 0, reason));
+                Some(Told::Wait(watcher))
             }
             Deadlock::Job(job) => {
                 let ticket = tickets.remove(&job)?;

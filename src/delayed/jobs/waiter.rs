@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::state::Slot;
-use crate::delayed::error::JobError;
 use crate::delayed::value::watcher::Watcher;
 use crate::sync::Event;
 
@@ -11,8 +10,8 @@ use crate::sync::Event;
 pub(super) enum Waiter {
     /// Reads the statistics.
     Observer(Event),
-    /// Waits for a job that cannot start before the wait has ended.
-    InDeadlock(Arc<Watcher>, JobError),
+    /// Waited for a job that cannot start before the wait has ended; its watcher has an error.
+    InDeadlock(Arc<Watcher>),
     /// Has its allocation, or was refused.
     Job(Arc<Slot>),
 }
@@ -22,7 +21,7 @@ impl Waiter {
     pub(super) fn wake(self) {
         match self {
             Self::Observer(event) => event.set(),
-            Self::InDeadlock(watcher, error) => watcher.give_up(error),
+            Self::InDeadlock(watcher) => watcher.wake(),
             Self::Job(slot) => slot.waker.wake(),
         }
     }

@@ -20,11 +20,14 @@ impl JobId {
     }
 }
 
-/// Something that a job waits for and that gives it no error: the end of other jobs.
+/// Something that a job waits for and that gives it no error: the end of other jobs. The methods
+/// are called while the pool is locked, so they call no foreign code.
 pub(in crate::delayed) trait Target: Send + Sync {
     /// Returns sets of jobs, of which at least one must have ended wholly before the wait can end.
-    /// Called while the pool is locked, so it calls no foreign code.
     fn alternatives(&self) -> Vec<Vec<JobId>>;
+
+    /// Returns whether the wait can end now. The job that waits may not have been polled since.
+    fn is_reached(&self) -> bool;
 }
 
 /// A job of this process, which may await the values of other jobs.

@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::awaiter::AWAITER;
 use super::evaluation::Evaluation;
@@ -39,21 +39,19 @@ impl<T: 'static> DelayedFuture<T> {
         let Some(value) = &self.value else {
             panic!("a delayed value was polled after it was returned");
         };
+        let mut evaluated = Ok(());
         if !value.is_done() {
             let root: Arc<dyn Graph> = value.0.clone();
-            match self.evaluation.poll(&root, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    note_sources(&*value.0);
-                    self.value = None;
-                    return Poll::Ready(Err(error));
-                }
-            }
+            evaluated = ready!(self.evaluation.poll(&root, cx));
         }
         note_sources(&*value.0);
-        // An evaluation that another one has overtaken may hold handles.
+        // It may hold handles and the record of a wait: another evaluation has overtaken it, or it
+        // has failed.
         self.evaluation = Evaluation::New;
+        if let Err(error) = evaluated {
+            self.value = None;
+            return Poll::Ready(Err(error));
+        }
         Poll::Ready(
             self.value
                 .take()

@@ -42,10 +42,19 @@ impl Watcher {
         }
     }
 
-    /// Ends the wait with an error that no node has.
+    /// Ends the wait with an error that no node has. Wakes nothing, so that it can be called with a
+    /// lock; [`wake`](Self::wake) follows.
     pub(in crate::delayed) fn give_up(&self, error: JobError) {
         let _ = self.failure.set(error); // an error of a node comes first
+    }
+
+    pub(in crate::delayed) fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Returns whether the wait has ended. The evaluation may not have been polled since.
+    pub(in crate::delayed) fn has_ended(&self) -> bool {
+        self.failure.get().is_some() || self.pending.load(Ordering::Acquire) == 0
     }
 
     /// Waits until all nodes have values, or one has failed.
