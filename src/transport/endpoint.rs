@@ -237,15 +237,29 @@ impl<S: Side> Endpoint<S> {
         flags: RecvFlags,
     ) -> Result<Option<Frame>, RecvError> {
         loop {
-            if let Some(frame) = self.inbox.take()? {
+            if let Some(frame) = self.take_received()? {
                 return Ok(Some(frame));
             }
+            if !self.read(flags)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes a frame that has been read.
+    pub(crate) fn take_received(&mut self) -> Result<Option<Frame>, RecvError> {
+        Ok(self.inbox.take()?)
+    }
+
+    /// Reads from the socket once. Returns `false` if the read would block.
+    pub(crate) fn read(&mut self, flags: RecvFlags) -> Result<bool, RecvError> {
+        loop {
             match receive(&self.socket, &mut self.inbox, flags) {
                 Ok(0) => return Err(RecvError::Closed),
-                Ok(_) => {}
+                Ok(_) => return Ok(true),
                 Err(error) => match error.kind() {
                     std::io::ErrorKind::Interrupted => {}
-                    std::io::ErrorKind::WouldBlock => return Ok(None),
+                    std::io::ErrorKind::WouldBlock => return Ok(false),
                     _ => return Err(error.into()),
                 },
             }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use rustix::net::RecvFlags;
 
 use super::frame::{Inbox, MalformedFrame};
+use super::tuning::READ_CHUNK;
 use crate::sys::socket::{Incoming, receive_onto};
 
 /// The reason why no frame will come.
@@ -53,7 +54,8 @@ pub(crate) fn receive(socket: impl AsFd, inbox: &mut Inbox, flags: RecvFlags) ->
     // Every read takes descriptors: it may go on from the rest of a frame into the next frame,
     // which may bring some.
     let mut fds = Vec::new();
-    let room = inbox.read_room();
+    // A socket holds less. The bytes asked for are cleared before each read, however few arrive.
+    let room = inbox.read_room().min(READ_CHUNK);
     let Incoming { bytes, lost } = receive_onto(socket, inbox.buffer(), room, &mut fds, flags)?;
     inbox.add_fds(fds, lost);
     Ok(bytes)
