@@ -10,6 +10,7 @@
 //!   calls from threads.
 //! * [`large_data`]: how to pass gigabytes to a worker and back.
 //! * [`channels`]: values into and out of a job while it runs.
+//! * [`machines`]: workers through `ssh`, Slurm and `sudo`.
 //! * [`operations`]: signals, memory and descriptors of a program with workers under systemd,
 //!   docker and `timeout`.
 //! * [`from_trio`], [`from_trio_parallel`], [`from_grain`]: the names here for readers who know
@@ -59,6 +60,12 @@ pub mod channels {}
 #[allow(clippy::needless_doctest_main)]
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
+
+// The example needs an explicit `main`, which contains the hook.
+#[allow(clippy::needless_doctest_main)]
+#[cfg(all(feature = "workers", target_os = "linux"))]
+#[doc = include_str!("../docs/machines.md")]
+pub mod machines {}
 
 #[doc = include_str!("../docs/from_trio.md")]
 pub mod from_trio {}

@@ -255,8 +255,17 @@ impl ChildProcess {
     /// Returns a wait for the end of the process that does not borrow it.
     pub(crate) fn watch(&mut self) -> EndWatch {
         let registered = self.register().ok().flatten().cloned();
+        self.watch_by(registered.map(EndSignal::Readable))
+    }
+
+    /// Like [`watch`](Self::watch), for a process whose end notifies `listener`.
+    pub(crate) fn watch_for(&mut self, listener: Listener) -> EndWatch {
+        self.watch_by(Some(EndSignal::Notified(listener)))
+    }
+
+    fn watch_by(&mut self, signal: Option<EndSignal>) -> EndWatch {
         EndWatch {
-            registered,
+            signal,
             watched: Arc::downgrade(self.watched.get_or_insert_default()),
         }
     }
@@ -295,18 +304,26 @@ impl ChildProcess {
 /// A wait for the end of a process that another task owns.
 #[derive(Debug)]
 pub(crate) struct EndWatch {
-    /// `None` if the reactor does not watch the process, or no longer.
-    registered: Option<Registered>,
+    /// `None` if nothing signals the end, or no longer.
+    signal: Option<EndSignal>,
     watched: Weak<()>,
+}
+
+/// A signal that a process has ended.
+#[derive(Debug)]
+enum EndSignal {
+    Readable(Registered),
+    Notified(Listener),
 }
 
 impl EndWatch {
     /// Waits until the process has ended, or may have ended. Returns `false` if it has no owner any
     /// more. Asked again, this returns with the next tick.
     pub(crate) async fn wait(&mut self) -> bool {
-        match self.registered.take() {
+        match self.signal.take() {
             // An error means that the reactor does not watch it.
-            Some(registered) => _ = registered.readable().await,
+            Some(EndSignal::Readable(registered)) => _ = registered.readable().await,
+            Some(EndSignal::Notified(listener)) => listener.await,
             None => next_tick().await,
         }
         self.watched.strong_count() > 0

@@ -37,7 +37,7 @@ pub(super) fn run_root<F: Future>(
 /// Polls a future that sees a deadline, which does not cancel it: the caller does, when it is its
 /// time.
 async fn with_deadline<F: Future>(deadline: Option<SharedDeadline>, future: F) -> F::Output {
-    let Some(deadline) = deadline.and_then(SharedDeadline::to_instant) else {
+    let Some(deadline) = deadline.and_then(|deadline| deadline.to_instant()) else {
         return future.await;
     };
     let mut watch = Watch::new(false);

@@ -46,6 +46,8 @@ pub(crate) mod futex;
 pub(crate) mod image;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod interval_timer;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod kill_timer;
 #[cfg(target_os = "linux")]
 pub(crate) mod main_thread;
 #[cfg(not(target_os = "linux"))]

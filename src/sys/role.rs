@@ -1,4 +1,5 @@
-//! The role of this process: an ordinary program, or a worker of a seedbed program.
+//! The role of this process: an ordinary program, a worker of a seedbed program, or the guardian of
+//! a worker.
 //!
 //! The launcher gives a worker one end of a socket, and passes a [`Handshake`] in the environment:
 //! the parent's process id, the number of the socket's descriptor and its inode. A process is a
@@ -9,6 +10,10 @@
 //! A worker runs the program's `main` again up to the hook. If the program calls another function
 //! of this crate first, the hook is in the wrong place: without an end, the whole program would run
 //! twice and start workers in turn. So that function reports the mistake and exits.
+//!
+//! A process that a launcher has started, perhaps on another machine, is a *guardian*: it starts
+//! the worker and speaks to the program over its standard input and output. It knows that by
+//! another environment variable, which it removes in the same way.
 //!
 //! In an ordinary program, the hook is noted here too, because a call fails without it.
 //!
@@ -37,6 +42,13 @@ use crate::sys::{environment, socket};
 
 /// The environment variable that holds the [`Handshake`].
 pub(crate) const HANDSHAKE_VARIABLE: &str = "SEEDBED_WORKER";
+
+/// The environment variable by which a launcher makes a process a guardian. Its value is
+/// [`GUARDIAN_VALUE`].
+pub(crate) const GUARDIAN_VARIABLE: &str = "SEEDBED_GUARDIAN";
+
+/// The version of the protocol between a guardian and its program.
+pub(crate) const GUARDIAN_VALUE: &str = "1";
 
 /// The first bytes of a worker's report that it cannot serve.
 const REPORT_PREFIX: [u8; 16] = *b"sbd\x01\x05\0\0\0\0\0\0\0\0\0\0\0";
@@ -82,7 +94,9 @@ pub(crate) enum Role {
     Program,
     /// A worker that has not reached the hook yet.
     UnhookedWorker(Handshake),
-    /// A worker in which some thread has reached the hook.
+    /// A process that a launcher has started, and that has not reached the hook yet.
+    UnhookedGuardian,
+    /// A worker or guardian in which some thread has reached the hook.
     Worker,
 }
 
@@ -93,12 +107,14 @@ const UNKNOWN: u8 = 0;
 const PROGRAM: u8 = 1;
 const UNHOOKED_WORKER: u8 = 2;
 const WORKER: u8 = 3;
+const UNHOOKED_GUARDIAN: u8 = 4;
 
 /// Returns the role of this process.
 pub(crate) fn role() -> Role {
     match CACHED.load(Ordering::Relaxed) {
         PROGRAM => Role::Program,
         WORKER => Role::Worker,
+        UNHOOKED_GUARDIAN => Role::UnhookedGuardian,
         _ => determine(),
     }
 }
@@ -159,23 +175,32 @@ pub(crate) fn forget_handshake() {
     environment::erase(HANDSHAKE_VARIABLE);
 }
 
-/// Ends this process with a message that names the fix, if it is a worker that has not reached the
-/// hook.
+/// Removes from the environment what makes this process a guardian.
+pub(crate) fn forget_guardian() {
+    environment::erase(GUARDIAN_VARIABLE);
+}
+
+/// Ends this process with a message that names the fix, if it is a worker or a guardian that has
+/// not reached the hook.
 ///
 /// Each public function that a program may call before the hook calls this first. In any other
 /// process it costs one relaxed load.
 pub(crate) fn refuse_unless_hooked(call: &str) {
-    if let Role::UnhookedWorker(_) = role() {
+    if let Role::UnhookedWorker(_) | Role::UnhookedGuardian = role() {
         refuse(call);
     }
 }
 
 #[cold]
 fn determine() -> Role {
-    let handshake = std::env::var_os(HANDSHAKE_VARIABLE)
-        .or_else(|| find_handshake(&std::fs::read("/proc/self/environ").ok()?))
-        .and_then(|text| Handshake::parse(&text));
+    let executed_with =
+        std::cell::LazyCell::new(|| std::fs::read("/proc/self/environ").unwrap_or_default());
+    let variable = |name| std::env::var_os(name).or_else(|| find_variable(&executed_with, name));
+    let handshake = variable(HANDSHAKE_VARIABLE).and_then(|text| Handshake::parse(&text));
     let role = match handshake {
+        None if variable(GUARDIAN_VARIABLE).is_some_and(|value| value == GUARDIAN_VALUE) => {
+            Role::UnhookedGuardian
+        }
         None => Role::Program,
         Some(handshake) => {
             let socket = borrow(handshake.socket);
@@ -192,6 +217,7 @@ fn determine() -> Role {
     let value = match role {
         Role::Program => PROGRAM,
         Role::UnhookedWorker(_) => UNHOOKED_WORKER,
+        Role::UnhookedGuardian => UNHOOKED_GUARDIAN,
         Role::Worker => WORKER,
     };
     // Another thread may have called `start_serving` since the load, which must not be undone.
@@ -201,17 +227,13 @@ fn determine() -> Role {
     }
 }
 
-/// Finds the handshake in the environment that the process was executed with. The program may have
+/// Finds a variable in the environment that the process was executed with. The program may have
 /// cleared its own copy of the environment; a worker that did so must not take itself for an
 /// ordinary program and start workers.
-fn find_handshake(environment: &[u8]) -> Option<OsString> {
+fn find_variable(environment: &[u8], name: &str) -> Option<OsString> {
     environment
         .split(|&byte| byte == 0)
-        .find_map(|entry| {
-            entry
-                .strip_prefix(HANDSHAKE_VARIABLE.as_bytes())?
-                .strip_prefix(b"=")
-        })
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .map(|value| OsString::from_vec(value.to_vec()))
 }
 
@@ -291,9 +313,10 @@ mod tests {
     #[test]
     fn the_variable_is_found_among_others_by_its_whole_name() {
         let environment = b"A=SEEDBED_WORKER=1:2\0SEEDBED_WORKERS=3:4\0SEEDBED_WORKER=5:6\0Z=\0";
+        let find_handshake = |environment| find_variable(environment, HANDSHAKE_VARIABLE);
         assert_eq!(find_handshake(environment), Some("5:6".into()));
         for without in [&b""[..], b"\0", b"SEEDBED_WORKER\0", b"A=B"] {
-            assert_eq!(find_handshake(without), None);
+            assert_eq!(find_handshake(without), None, "{without:?}");
         }
     }
 

@@ -1,10 +1,27 @@
 //! The standard descriptors of a program that has closed some of them.
 
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::stdio::{stderr, stdin, stdout};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
+
+/// Takes the standard input and output for other uses: returns their files under other numbers.
+/// From then on the standard input is empty, and what is printed goes to the standard error.
+pub(crate) fn take_input_and_output() -> io::Result<(OwnedFd, OwnedFd)> {
+    const FIRST: i32 = libc::STDERR_FILENO + 1;
+    let input = fcntl_dupfd_cloexec(stdin(), FIRST)?;
+    let output = fcntl_dupfd_cloexec(stdout(), FIRST)?;
+    dup2_stdin(open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)?;
+    dup2_stdout(stderr())?;
+    Ok((input, output))
+}
 
 /// Opens `/dev/null` in place of each standard descriptor that is closed, as the standard library
 /// does at the start of a program. Otherwise the next descriptor that this crate or smol's reactor

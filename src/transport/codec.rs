@@ -183,6 +183,7 @@ fn encode_to<T: Serialize + ?Sized>(
     }
     let mut attached = Attachments::from(outgoing.fds().collect::<Vec<_>>());
     attached.moves_sides = outgoing.moves_sides;
+    attached.has_descriptors = outgoing.has_descriptors();
     match encoding.finish(attached.fds.len(), &outgoing.region) {
         None => {}
         Some(Written::Sealed(file)) => attached.fds.push(file.into()),

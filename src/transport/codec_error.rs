@@ -35,6 +35,14 @@ impl CodecError {
         ))
     }
 
+    /// The error of a value that cannot leave this machine.
+    pub(crate) fn descriptor_for_elsewhere() -> Self {
+        Self::new(
+            "it holds a file, a socket or a side of a channel (a `Descriptor`), which cannot leave this machine, and a \
+             launcher has started the worker: pass what it contains, or its path",
+        )
+    }
+
     pub(super) fn of_attachment(error: AttachmentError) -> Self {
         Self::new(error.to_string())
     }

@@ -7,6 +7,7 @@
 //!   [`described`] is the wrapper for types that need a format which describes itself. Large values
 //!   and shared memory are in [`payload`]. An [`out_message`] is a frame with its attachments.
 //! * A [`ring`] carries the messages of a channel through shared memory.
+//! * A [`relay`] carries frames to a worker that a launcher has started elsewhere.
 //! * [`traced`] is what a worker tells of the `tracing` events of its jobs.
 //! * [`message`] and [`job`] define the contents, and [`pid_table`] is where a parent finds forked
 //!   workers.
@@ -36,6 +37,7 @@ pub(crate) mod out_message;
 pub(crate) mod payload;
 pub(crate) mod pid_table;
 pub(crate) mod receive;
+pub(crate) mod relay;
 pub(crate) mod ring;
 mod strict;
 pub(crate) mod traced;

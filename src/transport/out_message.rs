@@ -74,6 +74,12 @@ impl OutMessage {
         self.attached.moves_sides
     }
 
+    /// Returns whether the message brings something that cannot leave this machine: a file, a
+    /// socket or a side of a channel.
+    pub(crate) fn has_descriptors(&self) -> bool {
+        self.attached.has_descriptors
+    }
+
     pub(crate) fn set_number(&mut self, number: u64) {
         frame::set_number(&mut self.bytes, number);
     }

@@ -113,3 +113,21 @@ pub(crate) const RING_PACKETS_PER_LOOK: usize = 64;
 
 /// The most parts of a message that are received, or packets that are read, in one poll of a task.
 pub(crate) const RING_ROUNDS_PER_POLL: usize = 8;
+
+/// How many times in a term a guardian asks for a renewal of its lease: so that three in a row may
+/// be lost or late.
+pub(crate) const LEASE_RENEWALS_PER_TERM: u32 = 4;
+
+/// The time within which a guardian whose lease is over has killed its worker.
+pub(crate) const LEASE_KILL_MARGIN: Duration = Duration::from_secs(1);
+
+/// The most bytes that may arrive before a guardian's greeting. A login script prints less.
+pub(crate) const MAX_GREETING_NOISE: usize = 1 << 20;
+
+/// The most bytes of data in a packet between a program and a guardian. Control packets wait for
+/// one data packet at most.
+pub(crate) const PACKET_DATA_BYTES: usize = 32 * 1024;
+
+/// The bytes of data that may be on their way to a program or a guardian: at 10 Gbit/s, a round
+/// trip of a millisecond is filled.
+pub(crate) const RELAY_WINDOW: usize = 1 << 20;

@@ -108,7 +108,7 @@ pub use channel::{
     Receiver, ReceiverIter, RecvError, RecvErrorKind, SendError, SendErrorKind, Sender, channel,
 };
 pub use child::{CancelledError, cancelled, check_cancelled};
-pub use config::{WorkerConfig, WorkerType};
+pub use config::{Launcher, WorkerConfig, WorkerType};
 pub use data::{Argument, ClosureData, JobResult, OwnedData};
 pub use pool::context::WorkerContext;
 pub use pool::current::{

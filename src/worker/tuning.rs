@@ -144,3 +144,31 @@ pub(in crate::worker) const MAP_LANE_ROUNDS_PER_POLL: usize = 16;
 /// The most results for which memory is reserved before they are there. Items may say that there
 /// are far more of them than anyone takes.
 pub(in crate::worker) const MAP_MOST_RESERVED: usize = 1 << 16;
+
+/// The term of a launched worker's lease: long enough for a network to fail over, and short enough
+/// for a person who waits for an error.
+pub(in crate::worker) const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
+/// The shortest term of a lease: on a busy machine a guardian may not run for some hundred
+/// milliseconds.
+pub(in crate::worker) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+/// The time that a launching program has to end after its worker, before SIGTERM, and again before
+/// SIGKILL.
+pub(in crate::worker) const LAUNCHER_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a guardian that has reported the end of its worker waits for the end of its connection,
+/// so that the report is not lost.
+pub(in crate::worker) const REPORT_GRACE: Duration = Duration::from_secs(5);
+
+/// The time after the end of a lease at which the kernel kills a guardian. One that runs has killed
+/// its worker by then.
+pub(in crate::worker) const KILL_TIMER_MARGIN: Duration = Duration::from_millis(300);
+
+/// The bytes that one read from a launcher's stream asks for: as many as a socket of the kernel
+/// usually holds.
+pub(in crate::worker) const STREAM_READ_BYTES: usize = 128 * 1024;
+
+/// The rounds of one poll of a relay or a guardian. Then the lease, a kill and other workers have
+/// their turn.
+pub(in crate::worker) const RELAY_ROUNDS_PER_POLL: u32 = 16;

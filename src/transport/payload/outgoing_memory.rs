@@ -17,6 +17,8 @@ pub(crate) struct Attachments {
     pub(crate) lent: Option<Box<Lent>>,
     /// The message takes a side of a channel away from this process, so it can be received once.
     pub(crate) moves_sides: bool,
+    /// One of them leads to something else than memory.
+    pub(crate) has_descriptors: bool,
 }
 
 impl From<Vec<Arc<OwnedFd>>> for Attachments {
@@ -47,6 +49,12 @@ pub(super) enum Attached {
 }
 
 impl OutgoingMemory {
+    /// Returns whether one of the descriptors leads to something else than memory.
+    pub(in crate::transport) fn has_descriptors(&self) -> bool {
+        let is_descriptor = |attached: &Attached| matches!(attached, Attached::Descriptor(_));
+        self.attached.iter().any(is_descriptor)
+    }
+
     /// Returns the descriptors to be sent.
     pub(in crate::transport) fn fds(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
         self.attached.iter().map(|attached| match attached {

@@ -456,7 +456,8 @@ impl Call {
         waited: Option<Duration>,
     ) -> CallResult<(OutMessage, CallGuard, Taken)> {
         let pool = self.context.pool();
-        let begun = match arg.encode(self.code, pool) {
+        let encoded = arg.encode(self.code, pool);
+        let begun = match encoded.and_then(|job| pool.config.admit(job)) {
             Ok(job) => CallGuard::begin(pool.clone(), self.job_name, token, waited)
                 .map(|(guard, taken)| (job, guard, taken)),
             Err(error) => Err(pool.count_unsent_call(waited, WorkerError::encode_argument(error))),

@@ -16,6 +16,7 @@ use crate::worker::pool::worker_pool::WorkerPool;
 use crate::worker::record::ExpectedWorker;
 use crate::worker::spawn::forking::Forking;
 use crate::worker::spawn::hook;
+use crate::worker::spawn::launched::relay::Launching;
 use crate::worker::spawn::launcher::{Launch, Spawning};
 use crate::worker::spawn::start::Starting;
 
@@ -83,11 +84,14 @@ pub(super) fn begin_start(
     background::prepare().map_err(|error| WorkerError::start("its background thread", error))?;
     let expected = pool.counters.clone().expect();
     let fork_server = pool.fork_server.clone();
-    let may_fork = fork_server.may_fork(&spec);
+    let launcher = config.launcher_of_workers();
+    let may_fork = launcher.is_none() && fork_server.may_fork(&spec);
     let early = may_fork.then(|| fork_server.request_early(&spec)).flatten();
     let credentials = credentials::generation();
     pool.note_credentials(credentials);
-    let launch: Result<Box<dyn Launch>, _> = if may_fork {
+    let launch: Result<Box<dyn Launch>, _> = if let Some(launcher) = launcher {
+        Launching::new(launcher, &spec, config).map(|launch| Box::new(launch) as _)
+    } else if may_fork {
         Ok(Box::new(Forking::new(
             fork_server,
             spec.clone(),

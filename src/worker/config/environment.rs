@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::transport::relay::packet::EnvironmentChange;
 
 /// The changes to the environment of a new worker process.
 #[derive(Clone, Default)]
@@ -35,6 +38,35 @@ impl Environment {
             }
         }
         variables
+    }
+
+    /// Returns the changes as a message to a guardian.
+    pub(in crate::worker) fn to_message(&self) -> Vec<EnvironmentChange> {
+        let changes = self.changes.iter().map(|change| match change {
+            Change::Set(key, value) => {
+                EnvironmentChange::Set(key.as_bytes().to_vec(), value.as_bytes().to_vec())
+            }
+            Change::Remove(key) => EnvironmentChange::Remove(key.as_bytes().to_vec()),
+            Change::Clear => EnvironmentChange::Clear,
+        });
+        changes.collect()
+    }
+
+    /// Reads the changes that a guardian is to make. `None` if the kernel would not accept one.
+    pub(in crate::worker) fn from_message(changes: Vec<EnvironmentChange>) -> Option<Self> {
+        let is_valid = |bytes: &[u8]| !bytes.contains(&0);
+        let changes = changes.into_iter().map(|change| {
+            Some(match change {
+                EnvironmentChange::Set(key, value) if is_valid(&key) && is_valid(&value) => {
+                    Change::Set(OsString::from_vec(key), OsString::from_vec(value))
+                }
+                EnvironmentChange::Set(..) => return None,
+                EnvironmentChange::Remove(key) => Change::Remove(OsString::from_vec(key)),
+                EnvironmentChange::Clear => Change::Clear,
+            })
+        });
+        let changes = changes.collect::<Option<_>>()?;
+        Some(Self { changes })
     }
 
     /// Hashes the variables of a new process. The result also changes if only their order does.

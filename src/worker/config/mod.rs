@@ -2,6 +2,8 @@
 
 mod closures;
 mod environment;
+mod launched;
+mod launcher;
 mod limits;
 mod surroundings;
 mod timeouts;
@@ -9,5 +11,6 @@ mod worker_config;
 mod worker_type;
 
 pub(in crate::worker) use environment::Environment;
+pub use launcher::Launcher;
 pub use worker_config::WorkerConfig;
 pub use worker_type::WorkerType;

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::environment::Environment;
+use super::launcher::Launcher;
 use super::worker_type::WorkerType;
 use crate::sync::CapacityLimiter;
 use crate::transport::codec;
+use crate::transport::codec_error::CodecError;
 use crate::transport::frame;
 use crate::transport::frame::Kind;
-use crate::transport::job::image::fingerprint;
+use crate::transport::job::image::Fingerprint;
 use crate::transport::message::{Closure, Limits, Purpose, SetUp};
+use crate::transport::out_message::OutMessage;
 use crate::transport::traced::TracingLevel;
 use crate::worker::error::{ExitLimits, WorkerError};
 use crate::worker::name::{NewProcess, process_name};
@@ -89,6 +92,7 @@ pub struct WorkerConfig {
     pub(super) counting: usize,
     pub(super) most_jobs: u64,
     pub(super) worker_type: WorkerType,
+    pub(super) launcher: Option<Launcher>,
     pub(super) capture_stderr: bool,
     pub(super) environment: Environment,
     pub(super) current_dir: Option<PathBuf>,
@@ -154,6 +158,7 @@ impl WorkerConfig {
             counting: 0,
             most_jobs: u64::MAX,
             worker_type: WorkerType::default(),
+            launcher: None,
             capture_stderr: false,
             environment: Environment::default(),
             current_dir: None,
@@ -271,6 +276,15 @@ impl WorkerConfig {
         self
     }
 
+    /// Returns a setting that contradicts the launcher, and advice.
+    fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        let forks = self.worker_type == WorkerType::ForkServer;
+        (forks && self.launcher.is_some()).then_some((
+            "worker_type(WorkerType::ForkServer)",
+            "a launcher executes each worker; take `WorkerType::Auto` with it",
+        ))
+    }
+
     pub(super) fn set_fault(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
     }
@@ -280,6 +294,9 @@ impl WorkerConfig {
 impl WorkerConfig {
     /// Returns the first fault of the configuration as an error.
     pub(in crate::worker) fn check(&self) -> Result<(), WorkerError> {
+        if let Some((setting, words)) = self.contradiction() {
+            return Err(WorkerError::unusable_setting(setting, words));
+        }
         match &self.fault {
             None => Ok(()),
             Some(Fault::Foreign { closure }) => Err(WorkerError::foreign_function(closure)),
@@ -292,10 +309,13 @@ impl WorkerConfig {
         }
     }
 
-    /// Encodes the set-up frame, the first frame that a new process receives.
-    pub(in crate::worker) fn set_up(&self, role: NewProcess) -> Result<Vec<u8>, WorkerError> {
+    /// Encodes the set-up frame, the first frame that a new process with this image receives.
+    pub(in crate::worker) fn set_up(
+        &self,
+        role: NewProcess,
+        image: &Fingerprint,
+    ) -> Result<Vec<u8>, WorkerError> {
         self.check()?;
-        let image = fingerprint().map_err(WorkerError::start_without_proc)?;
         let message = SetUp {
             image: image.clone(),
             purpose: match role {
@@ -332,16 +352,30 @@ impl WorkerConfig {
         }
     }
 
-    /// Returns whether the number of open files is limited, so that a worker may have no descriptor
-    /// to spare.
-    pub(in crate::worker) fn limits_open_files(&self) -> bool {
-        self.limits.open_files.is_some()
+    /// Returns whether arguments are sent in frames, however large: because the number of open
+    /// files is limited, so that a worker may have no descriptor to spare, or because workers share
+    /// no memory with this process.
+    pub(in crate::worker) fn sends_in_frames(&self) -> bool {
+        self.limits.open_files.is_some() || self.launcher.is_some()
     }
 
-    /// Returns whether it matters how many jobs a worker runs, or what each of them uses. Then each
-    /// item of a map is a job.
+    /// Returns the job if a worker can receive it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the job holds what cannot leave this machine, and a launcher starts the workers.
+    pub(in crate::worker) fn admit(&self, job: OutMessage) -> Result<OutMessage, CodecError> {
+        if self.launcher.is_some() && job.has_descriptors() {
+            return Err(CodecError::descriptor_for_elsewhere());
+        }
+        Ok(job)
+    }
+
+    /// Returns whether each item of a map is a job: because it matters how many jobs a worker runs,
+    /// or what each of them uses, or because there is no memory that workers share with this
+    /// process.
     pub(in crate::worker) fn counts_jobs(&self) -> bool {
-        !self.retire.is_empty() || self.limits.cpu_time.is_some() || self.limits_open_files()
+        !self.retire.is_empty() || self.limits.cpu_time.is_some() || self.sends_in_frames()
     }
 
     pub(in crate::worker) fn kind_of_workers(&self) -> WorkerType {
@@ -427,6 +461,7 @@ impl fmt::Debug for WorkerConfig {
             .field("init", &self.init.len())
             .field("retire", &self.retire.len())
             .field("worker_type", &self.worker_type)
+            .field("launcher", &self.launcher)
             .field("capture_stderr", &self.capture_stderr)
             .field("environment", &self.environment)
             .field("current_dir", &self.current_dir)

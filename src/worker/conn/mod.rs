@@ -9,6 +9,7 @@ pub(crate) mod ending;
 mod forwarded;
 pub(crate) mod mailbox;
 pub(crate) mod pending_fork;
+pub(crate) mod remote_process;
 pub(crate) mod spin_poller;
 pub(crate) mod stderr_tail;
 pub(crate) mod worker;

@@ -22,6 +22,7 @@ use crate::process::child::EndWatch;
 use crate::sys::process::{Ended, Pidfd};
 use crate::transport::codec;
 use crate::transport::frame::{Frame, Kind};
+use crate::transport::job::image::Fingerprint;
 use crate::transport::job::panic_report::PanicReport;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
@@ -39,6 +40,9 @@ pub(in crate::worker) struct Launched {
     pub(in crate::worker) stderr: Option<OwnedFd>,
     /// The worker is or will be forked by a fork server, which has received the set-up for it.
     pub(in crate::worker) forked: bool,
+    /// The image of a worker that a launcher has started: the same build as this process's, in
+    /// another file perhaps. `None` for this process's own.
+    pub(in crate::worker) image: Option<Fingerprint>,
 }
 
 #[cfg(test)]
@@ -55,6 +59,7 @@ impl Launched {
             connection: Connection::new(Async::new(ours).unwrap()),
             stderr: None,
             forked: false,
+            image: None,
         }
     }
 }
@@ -87,6 +92,8 @@ pub(in crate::worker) struct Worker {
     expected: Option<ExpectedWorker>,
     /// Present once the worker is ready for jobs; never for a fork server.
     record: Option<Box<WorkerRecord>>,
+    /// See [`Launched::image`].
+    image: Option<Box<Fingerprint>>,
     /// A background task waits for the worker's end.
     is_watched: bool,
     /// How long the worker is waited for after it was killed.
@@ -122,6 +129,7 @@ impl Worker {
             is_forked: launched.forked,
             expected: None,
             record: None,
+            image: launched.image.map(Box::new),
             is_watched: false,
             kill_timeout: DEFAULT_KILL_TIMEOUT,
             forwarded: None,
@@ -137,6 +145,16 @@ impl Worker {
     /// worker has none.
     pub(in crate::worker) fn set_forwards_tracing(&mut self) {
         self.forwarded = Some(Box::new(Forwarded::new()));
+        self.connection.do_without_mailbox();
+    }
+
+    /// Returns the image of a worker that a launcher has started; see [`Launched::image`].
+    pub(in crate::worker) fn image(&self) -> Option<&Fingerprint> {
+        self.image.as_deref()
+    }
+
+    /// Lets all frames go through the socket: the worker shares no memory with this process.
+    pub(in crate::worker) fn do_without_mailbox(&mut self) {
         self.connection.do_without_mailbox();
     }
 
@@ -489,6 +507,7 @@ impl Worker {
         WorkerExit::new(self.process.pid(), ended, stderr)
             .with_fault(self.connection.fault())
             .killed_by_parent(is_killed)
+            .elsewhere(self.process.elsewhere())
     }
 }
 

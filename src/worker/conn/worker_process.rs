@@ -1,5 +1,5 @@
-//! A worker's process: a child process, or a fork that a fork server was asked for and that is not
-//! known to have happened.
+//! A worker's process: a child process, a fork that a fork server was asked for and that is not
+//! known to have happened, or a process that a launcher has started elsewhere.
 //!
 //! A forked process is at first known by its slot in the pid table. Most workers answer before more
 //! is needed; so the descriptor is opened only to kill the process or to wait for its end, at the
@@ -23,20 +23,31 @@ use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::pending_fork::{ForkOutcome, PendingFork};
+use super::remote_process::RemoteProcess;
 use crate::process::background;
 use crate::process::child::{ChildProcess, EndWatch};
+use crate::process::notify::Listener;
 use crate::sys::process::{Ended, Pidfd};
+use crate::worker::error::Elsewhere;
 use crate::worker::tuning::FORK_POLL_INTERVAL;
 
 /// A worker's process, which is killed and reaped when dropped.
 #[derive(Debug)]
 pub(in crate::worker) struct WorkerProcess {
     fork: Option<Fork>,
-    /// Stands for no process while `fork` is pending.
+    /// Stands for no process while `fork` is pending, and for one elsewhere.
     child: ChildProcess,
     /// Why the fork failed, if it did.
     failure: Option<ForkFailure>,
     kills_tree: bool,
+    remote: Option<Remote>,
+}
+
+/// A process elsewhere.
+#[derive(Debug)]
+struct Remote {
+    process: Arc<RemoteProcess>,
+    end: Option<Listener>,
 }
 
 /// A fork that is not known to have happened.
@@ -80,20 +91,25 @@ impl WorkerProcess {
             child,
             failure: None,
             kills_tree: false,
+            remote: None,
         }
     }
 
+    /// A process that a launcher has started.
+    pub(in crate::worker) fn remote(process: Arc<RemoteProcess>) -> Self {
+        let mut this = Self::new(ChildProcess::none());
+        this.remote = Some(Remote { process, end: None });
+        this
+    }
+
     pub(in crate::worker) fn forked(pending: PendingFork) -> Self {
-        Self {
-            fork: Some(Fork {
-                pending,
-                kill: false,
-                next_poll: None,
-            }),
-            child: ChildProcess::none(),
-            failure: None,
-            kills_tree: false,
-        }
+        let mut this = Self::new(ChildProcess::none());
+        this.fork = Some(Fork {
+            pending,
+            kill: false,
+            next_poll: None,
+        });
+        this
     }
 
     /// Makes the process's descendants end with it; see [`ChildProcess::set_kills_tree`].
@@ -105,6 +121,9 @@ impl WorkerProcess {
     /// Returns the process id, as soon as the process is known to exist or to have existed; 0 for a
     /// failed fork.
     pub(in crate::worker) fn known_pid(&self) -> Option<u32> {
+        if let Some(Remote { process, .. }) = &self.remote {
+            return Some(process.pid());
+        }
         match &self.fork {
             Some(fork) => match fork.pending.outcome() {
                 ForkOutcome::Forked(pid) => Some(pid),
@@ -119,7 +138,14 @@ impl WorkerProcess {
         self.known_pid().unwrap_or(0)
     }
 
-    /// Returns the descriptor of a process that is not known to have ended.
+    /// Returns where the process ran and how it ended there, unless it was on this machine.
+    pub(in crate::worker) fn elsewhere(&self) -> Option<Elsewhere> {
+        self.remote
+            .as_ref()
+            .map(|remote| remote.process.elsewhere())
+    }
+
+    /// Returns the descriptor of a process of this machine that is not known to have ended.
     pub(in crate::worker) fn descriptor(&self) -> Option<Arc<Pidfd>> {
         self.child.descriptor()
     }
@@ -143,6 +169,9 @@ impl WorkerProcess {
     /// Sends SIGKILL if the process is not known to have ended; to one that is not forked yet, when
     /// it is.
     pub(in crate::worker) fn kill(&mut self) {
+        if let Some(Remote { process, .. }) = &self.remote {
+            return process.kill();
+        }
         self.resolve_fork();
         match &mut self.fork {
             Some(fork) => fork.kill = true,
@@ -152,7 +181,10 @@ impl WorkerProcess {
 
     /// Whether the process has been or is to be killed.
     pub(in crate::worker) fn is_killed(&self) -> bool {
-        self.child.is_killed() || self.fork.as_ref().is_some_and(|fork| fork.kill)
+        match &self.remote {
+            Some(Remote { process, .. }) => process.is_killed(),
+            None => self.child.is_killed() || self.fork.as_ref().is_some_and(|fork| fork.kill),
+        }
     }
 
     /// Whether the process was killed because it had asked to be traced.
@@ -162,7 +194,10 @@ impl WorkerProcess {
 
     /// Returns a wait for the end of the process that does not borrow it. The fork must be known.
     pub(in crate::worker) fn watch(&mut self) -> EndWatch {
-        self.child.watch()
+        match &self.remote {
+            Some(Remote { process, .. }) => self.child.watch_for(process.listen()),
+            None => self.child.watch(),
+        }
     }
 
     /// Opens the descriptor of a process that has been forked, if it can be had, and kills the
@@ -195,6 +230,9 @@ impl WorkerProcess {
 
     /// Reaps the process if it has ended, and returns how it ended.
     pub(in crate::worker) fn try_reap(&mut self) -> Option<Ended> {
+        if let Some(Remote { process, .. }) = &self.remote {
+            return process.ended();
+        }
         self.resolve_fork();
         match self.fork {
             Some(_) => None,
@@ -204,6 +242,9 @@ impl WorkerProcess {
 
     /// Waits until the process has ended, and reaps it.
     pub(in crate::worker) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Some(Remote { process, end }) = &mut self.remote {
+            return process.poll_end(cx, end);
+        }
         ready!(self.poll_fork(cx));
         self.child.poll_end(cx)
     }
@@ -216,7 +257,7 @@ impl WorkerProcess {
             self.resolve_fork();
             self.give_up_if_overdue();
         }
-        self.child.poll_end(cx)
+        self.poll_end(cx)
     }
 
     /// Waits until the fork has happened or failed.
@@ -242,15 +283,15 @@ impl WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
+        if let Some(Remote { process, .. }) = &self.remote {
+            return process.kill(); // its relay does the rest
+        }
         self.resolve_fork();
         if let Some(mut fork) = self.fork.take() {
             fork.kill = true;
-            let mut rest = Self {
-                fork: Some(fork),
-                child: ChildProcess::none(),
-                failure: None,
-                kills_tree: self.kills_tree,
-            };
+            let mut rest = Self::new(ChildProcess::none());
+            rest.fork = Some(fork);
+            rest.kills_tree = self.kills_tree;
             background::spawn(async move { poll_fn(|cx| rest.poll_end(cx)).await }).detach();
         }
         // A process that is known is killed and reaped by the drop of `child`.

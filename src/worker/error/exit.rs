@@ -1,6 +1,7 @@
 //! How a worker process ended, for the errors that it caused.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cause::{Circumstances, ExitCause, ExitLimits};
@@ -33,6 +34,18 @@ pub struct WorkerExit {
     ended: Ended,
     stderr: Option<String>,
     circumstances: Circumstances,
+    /// `None` for a process of this machine.
+    elsewhere: Option<Elsewhere>,
+}
+
+/// Where a process ran that a launcher had started, and what its end there was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::worker) struct Elsewhere {
+    pub(in crate::worker) host: Arc<str>,
+    /// The process that had started it was told to stop by this signal, and killed it.
+    pub(in crate::worker) stopped_by: Option<i32>,
+    /// The connection was lost.
+    pub(in crate::worker) is_lost: bool,
 }
 
 /// A worker process that had not ended a while after it was killed.
@@ -62,7 +75,14 @@ impl WorkerExit {
             ended,
             stderr,
             circumstances: Circumstances::default(),
+            elsewhere: None,
         }
+    }
+
+    /// Adds where the process ran, if a launcher had started it.
+    pub(in crate::worker) fn elsewhere(mut self, elsewhere: Option<Elsewhere>) -> Self {
+        self.elsewhere = elsewhere;
+        self
     }
 
     /// Adds the fault that the worker reported before it ended.
@@ -217,6 +237,34 @@ impl WorkerExit {
         self.pid
     }
 
+    /// Returns the name of the machine on which the process ran, if a
+    /// [launcher](crate::worker::Launcher) had started it. The [process id](Self::pid) is that on
+    /// this machine.
+    ///
+    /// ```
+    /// use seedbed::worker::Launcher;
+    /// use seedbed::{WorkerConfig, open_worker_context};
+    ///
+    /// fn leave(code: i32) {
+    ///     std::process::exit(code)
+    /// }
+    ///
+    /// fn main() {
+    ///     seedbed::init();
+    ///     let config = WorkerConfig::new().launcher(Launcher::command(["env"]));
+    ///     let error = smol::block_on(open_worker_context(config, |workers| async move {
+    ///         workers.run_sync(leave, 3).await.unwrap_err()
+    ///     }));
+    ///     let exit = error.exit().unwrap();
+    ///     assert_eq!(exit.code(), Some(3));
+    ///     let this_machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    ///     assert_eq!(exit.host(), Some(this_machine.trim()));
+    /// }
+    /// ```
+    pub fn host(&self) -> Option<&str> {
+        self.elsewhere.as_ref().map(|elsewhere| &*elsewhere.host)
+    }
+
     /// Returns the last four kilobytes that the worker wrote to its standard error, if its context
     /// captures that (see [`capture_stderr`](crate::WorkerConfig::capture_stderr)). Bytes that are
     /// not UTF-8 are replaced.
@@ -260,6 +308,16 @@ impl WorkerExit {
             }
             _ => {}
         }
+        if let Some(elsewhere) = &self.elsewhere {
+            if elsewhere.is_lost {
+                return "its launcher, the network or its machine has failed: see what the launcher wrote to standard \
+                        error; a job that may run twice can be called again";
+            }
+            if elsewhere.stopped_by.is_some() {
+                return "the engine that runs it has ended its time or was told to cancel it: a job that may run twice \
+                        can be called again";
+            }
+        }
         match self.ended {
             Ended::Exited(_) => {
                 "a job has to return, and so have retire closures: find what in them ends the process"
@@ -302,6 +360,32 @@ impl WorkerExit {
     }
 }
 
+impl WorkerExit {
+    /// Writes what is special about an end elsewhere. Returns `false` if nothing is.
+    fn write_end_elsewhere(&self, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
+        match &self.elsewhere {
+            Some(Elsewhere { is_lost: true, .. }) => f.write_str(
+                "has ended, because the connection to it was lost and its lease is over",
+            )?,
+            Some(Elsewhere {
+                stopped_by: Some(signal),
+                ..
+            }) => match signal_name(*signal) {
+                Some(name) => write!(
+                    f,
+                    "was ended, as its engine sent {name} to the process that guards it"
+                )?,
+                None => write!(
+                    f,
+                    "was ended, as its engine sent signal {signal} to the process that guards it"
+                )?,
+            },
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 /// Returns whether a line belongs to a frame of a backtrace: "  12: core::panicking::panic", or "
 /// at src/main.rs:3:5" below it.
 fn is_frame(line: &str) -> bool {
@@ -326,6 +410,7 @@ impl fmt::Debug for WorkerExit {
 impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ended {
+            Ended::Unknown | Ended::Signalled { .. } if self.write_end_elsewhere(f)? => {}
             Ended::Exited(code) => write!(f, "exited with code {code}")?,
             Ended::Unknown => {
                 f.write_str("ended, how only what else in this program waits for children knows")?
@@ -379,7 +464,10 @@ impl fmt::Display for WorkerExit {
                 }
             }
         }
-        write!(f, " (process {})", self.pid)
+        match self.host() {
+            Some(host) => write!(f, " (process {} on {host})", self.pid),
+            None => write!(f, " (process {})", self.pid),
+        }
     }
 }
 

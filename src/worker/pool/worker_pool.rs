@@ -118,7 +118,7 @@ impl WorkerPool {
 
     /// Returns the arenas in which large arguments are sent, if workers may receive descriptors.
     pub(in crate::worker) fn arenas_of_arguments(&self) -> Option<&ArenaPool> {
-        (!self.config.limits_open_files()).then(|| self.arenas.pool())
+        (!self.config.sends_in_frames()).then(|| self.arenas.pool())
     }
 
     /// Counts a new call, which waited this long for its limiter, and takes a worker for it.

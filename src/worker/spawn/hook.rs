@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::exec_spec::{ExecSpec, HookDirectory};
+use super::launched::guardian;
 use crate::sys::image::Image;
 use crate::sys::role;
 use crate::sys::role::Role;
@@ -77,6 +78,23 @@ pub(crate) fn hook() {
             // A job may start workers of its own, which reach the hook as this process did.
             record(same_arguments(worker.stdout, directory, count));
             worker.serve()
+        }
+        Role::UnhookedGuardian => {
+            if !role::start_serving() {
+                return stop_program_thread();
+            }
+            standard_fds::open_closed();
+            let others = other_threads();
+            let count = others.len();
+            let _ = PROGRAM_THREADS.set(others);
+            // Output of the worker before its hook would reach the launcher's standard error.
+            let stdout = if is_libtest() {
+                Stdout::Deferred
+            } else {
+                Stdout::Inherited
+            };
+            let spec = same_arguments(stdout, HookDirectory::path_of_present(), count);
+            guardian::serve(Arc::new(spec))
         }
         Role::Worker => stop_program_thread(),
     }

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_channel::{Receiver, Sender};
 use async_io::Async;
@@ -53,6 +53,10 @@ pub(in crate::worker) trait Launch: fmt::Debug + Send {
     /// Whether no process has been requested so far, so that dropping this leaves nothing to clean
     /// up.
     fn is_unrequested(&self) -> bool;
+
+    /// Begins to end what was started. The start then ends with an error, or with a process that is
+    /// about to be killed.
+    fn cancel(&mut self) {}
 }
 
 /// A process that the launcher thread was asked for.
@@ -61,8 +65,17 @@ pub(in crate::worker) struct Spawning {
     answer: Arc<Answer>,
 }
 
+/// A process that has been executed, and this program's end of its socket.
+#[derive(Debug)]
+pub(in crate::worker) struct Spawned {
+    pub(in crate::worker) process: WorkerProcess,
+    pub(in crate::worker) socket: Async<OwnedFd>,
+    /// The reading end of its standard error, if that is captured.
+    pub(in crate::worker) stderr: Option<OwnedFd>,
+}
+
 /// The process that a call has asked for, or the error.
-type Answer = answer::Answer<Result<Launched, WorkerError>>;
+type Answer = answer::Answer<Result<Spawned, WorkerError>>;
 
 impl Spawning {
     /// Asks the launcher thread for a process.
@@ -83,11 +96,26 @@ impl Spawning {
             .expect("the launcher thread lives as long as this process");
         Ok(Self { answer })
     }
+
+    /// Waits until there is a process.
+    pub(in crate::worker) fn poll_spawned(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Spawned, WorkerError>> {
+        self.answer.poll(cx)
+    }
 }
 
 impl Launch for Spawning {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Launched, WorkerError>> {
-        self.answer.poll(cx)
+        let spawned = ready!(self.poll_spawned(cx))?;
+        Poll::Ready(Ok(Launched {
+            process: spawned.process,
+            connection: Connection::new(spawned.socket),
+            stderr: spawned.stderr,
+            forked: false,
+            image: None,
+        }))
     }
 
     fn is_unrequested(&self) -> bool {
@@ -136,7 +164,7 @@ fn launch_without_panic(
     spec: &ExecSpec,
     environment: &Environment,
     capture_stderr: bool,
-) -> Result<Launched, WorkerError> {
+) -> Result<Spawned, WorkerError> {
     catch_unwind(|| launch(spec, environment, capture_stderr)).unwrap_or_else(|_| {
         let error = io::Error::other("panicked; its message went to the panic hook");
         Err(WorkerError::start("the launcher thread", error))
@@ -147,7 +175,7 @@ fn launch(
     spec: &ExecSpec,
     environment: &Environment,
     capture_stderr: bool,
-) -> Result<Launched, WorkerError> {
+) -> Result<Spawned, WorkerError> {
     let prepared = || -> io::Result<_> {
         let (ours, theirs) = socket::pair()?;
         let directory = spec.former_directory();
@@ -162,11 +190,10 @@ fn launch(
     let (pid, stderr) = execute(spec, environment, capture_stderr, &theirs, directory)?;
     let process = WorkerProcess::adopt_number(pid.as_raw_nonzero().get().cast_unsigned());
     let process = process.map_err(|error| WorkerError::start("its process descriptor", error))?;
-    Ok(Launched {
+    Ok(Spawned {
         process,
-        connection: Connection::new(ours),
+        socket: ours,
         stderr,
-        forked: false,
     })
 }
 

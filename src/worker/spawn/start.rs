@@ -24,6 +24,7 @@ use crate::transport::job::image::Fingerprint;
 use crate::transport::job::image::fingerprint;
 use crate::transport::out_message::OutMessage;
 use crate::transport::receive::RecvError;
+use crate::transport::relay::lease::LeaseGranter;
 use crate::worker::config::WorkerConfig;
 use crate::worker::conn::ending::EndingWorker;
 use crate::worker::conn::worker::{Launched, Worker};
@@ -193,25 +194,28 @@ impl Starting {
         loop {
             match &mut self.state {
                 State::Launching(launch) if launch.is_unrequested() => self.state = State::Over,
-                State::Launching(launch) => match launch.poll(cx).map(|made| made.map(Worker::new))
-                {
-                    // The kernel may take long to execute the program. A process that it makes then
-                    // is dropped by the launcher.
-                    Poll::Pending => {
-                        let timeout = || Timer::after(self.config.kill_limit());
-                        ready!(self.kill_deadline.get_or_insert_with(timeout).poll(cx));
-                        self.state = State::Over;
+                State::Launching(launch) => {
+                    launch.cancel();
+                    let polled = launch.poll(cx).map(|made| made.map(Worker::new));
+                    match polled {
+                        // The kernel may take long to execute the program. A process that it makes
+                        // then is dropped by the launcher.
+                        Poll::Pending => {
+                            let timeout = || Timer::after(self.config.kill_limit());
+                            ready!(self.kill_deadline.get_or_insert_with(timeout).poll(cx));
+                            self.state = State::Over;
+                        }
+                        Poll::Ready(Ok(Ok(mut worker))) => {
+                            worker.set_kill_timeout(self.config.kill_limit());
+                            self.state = State::Failing(
+                                EndingWorker::killed(worker, KillReason::Cancelled),
+                                Failure::Ended,
+                            )
+                        }
+                        // No process was started, or it is being reaped already.
+                        Poll::Ready(Ok(Err(_)) | Err(_)) => self.state = State::Over,
                     }
-                    Poll::Ready(Ok(Ok(mut worker))) => {
-                        worker.set_kill_timeout(self.config.kill_limit());
-                        self.state = State::Failing(
-                            EndingWorker::killed(worker, KillReason::Cancelled),
-                            Failure::Ended,
-                        )
-                    }
-                    // No process was started, or it is being reaped already.
-                    Poll::Ready(Ok(Err(_)) | Err(_)) => self.state = State::Over,
-                },
+                }
                 State::SettingUp(..) | State::Initializing(_) => {
                     let worker = self.take_worker();
                     self.state = State::Failing(
@@ -230,12 +234,18 @@ impl Starting {
     }
 
     fn begin(&self, launched: Launched) -> Result<State, WorkerError> {
-        let forked = launched.forked;
+        let (forked, image) = (launched.forked, launched.image.clone());
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
         worker.set_credentials(self.credentials);
         worker.set_retirement(self.config.most_jobs(), self.config.retires());
         worker.set_kill_timeout(self.config.kill_limit());
+        if let Some(launcher) = self.config.launcher_of_workers() {
+            worker.do_without_mailbox();
+            // Its relay knows of the end of any worker by then.
+            let lease = LeaseGranter::longest(launcher.term());
+            worker.set_kill_timeout(self.config.kill_limit() + lease);
+        }
         if self.config.kills_tree() && !self.fork_server {
             worker.set_kills_tree();
         }
@@ -256,10 +266,19 @@ impl Starting {
         } else {
             NewProcess::Spawned
         };
-        let set_up = self.config.set_up(role)?;
+        let ours = fingerprint().map_err(WorkerError::start_without_proc)?;
+        let set_up = self.config.set_up(role, image.as_ref().unwrap_or(ours))?;
         worker.put(OutMessage::new(set_up, Vec::from_iter(self.memory.clone())));
         let limit = Timer::after(self.config.time_to_start());
         Ok(State::SettingUp(worker, limit))
+    }
+
+    /// Returns the image that the worker must have.
+    fn expected_image(&self) -> Option<&Fingerprint> {
+        match &self.state {
+            State::SettingUp(worker, _) if worker.image().is_some() => worker.image(),
+            _ => fingerprint().ok(),
+        }
     }
 
     /// Checks the answer to the set-up, which should be hello.
@@ -267,7 +286,7 @@ impl Starting {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
-                    Ok(image) if fingerprint().is_ok_and(|ours| image == *ours) => {
+                    Ok(image) if self.expected_image() == Some(&image) => {
                         self.spec.mark_worked();
                         self.state = State::Initializing(self.take_worker())
                     }

@@ -93,6 +93,7 @@ impl<A: Argument, R: JobResult, O: MapOrder> Driver<'_, A, R, O> {
             }
         });
         codec::drop_encoded(item, &message);
+        let message = message.and_then(|message| pool.config.admit(message));
         let message = message.map_err(WorkerError::encode_argument)?;
         // The side of a channel has gone with the worker that had it.
         let kept = self.plan.retries > 0 && !message.moves_sides();

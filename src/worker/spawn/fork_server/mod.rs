@@ -243,6 +243,7 @@ impl ForkServer {
                 connection,
                 stderr,
                 forked: true,
+                image: None,
             },
             inherited: server.inherited,
         })
@@ -271,6 +272,7 @@ impl ForkServer {
                         connection,
                         stderr,
                         forked: true,
+                        image: None,
                     }));
                 }
                 Step::Wait(changed) => {
