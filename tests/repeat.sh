@@ -20,7 +20,7 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
     shift
 fi
 # Programs that run cargo, or whose results do not vary.
-slow='^(compile|docs|examples|survey|user_crate|layers)$'
+slow='^(api_docs|compile|docs|examples|survey|user_crate|layers)$'
 
 scratch=$(mktemp -d)
 burners=()
@@ -33,6 +33,7 @@ trap finish EXIT
 # Prints a line "NAME PATH" for each test program.
 programs() {
     cargo test --no-run --lib --tests --message-format=json-render-diagnostics |
+        grep '"test":true},"features"' | # not the programs that the tests run
         sed -n 's/.*"kind":\["\([a-z]*\)"\].*"name":"\([a-z_]*\)".*"executable":"\([^"]*\)".*/\1 \2 \3/p' |
         while read -r kind name path; do
             [ "$kind" = test ] || name=lib

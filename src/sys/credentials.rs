@@ -4,6 +4,7 @@
 //! They are those of the main thread: users, groups, capabilities, restrictions (`no_new_privs`,
 //! seccomp), the umask, and the root directory. Each change makes a new *generation*.
 
+use std::io::ErrorKind;
 use std::sync::{Mutex, PoisonError};
 
 use super::directory::{self, DirectoryId};
@@ -35,11 +36,17 @@ struct Credentials {
 }
 
 impl Credentials {
-    fn present() -> Self {
-        Self {
-            status: proc_file::read(STATUS).map_or_else(|_| Vec::new(), |status| excerpt(&status)),
+    /// Returns `None` if they cannot be read now, as when the process has no descriptor left.
+    fn present() -> Option<Self> {
+        let status = match proc_file::read(STATUS) {
+            Ok(status) => excerpt(&status),
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(), // there is no `/proc`
+            Err(_) => return None,
+        };
+        Some(Self {
+            status,
             root: directory::root().ok(),
-        }
+        })
     }
 }
 
@@ -53,11 +60,18 @@ fn excerpt(status: &[u8]) -> Vec<u8> {
 /// The credentials that were seen last, and their generation.
 static LAST_SEEN: Mutex<Option<(Credentials, u64)>> = Mutex::new(None);
 
-/// Returns the generation of the present credentials. Reads a file of `/proc`, which takes some
-/// microseconds.
+/// Returns the generation of the present credentials, or of those seen last if they cannot be read.
+/// Reads a file of `/proc`, which takes some microseconds.
 pub(crate) fn generation() -> u64 {
-    let present = Credentials::present();
+    // Locked before the look, or an older one could be noted after a newer one.
     let mut last = LAST_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    note(&mut last, Credentials::present())
+}
+
+fn note(last: &mut Option<(Credentials, u64)>, present: Option<Credentials>) -> u64 {
+    let Some(present) = present else {
+        return last.as_ref().map_or(0, |(_, generation)| *generation);
+    };
     let generation = match &*last {
         Some((seen, generation)) if *seen == present => *generation,
         Some((_, generation)) => generation + 1,
@@ -75,6 +89,22 @@ mod tests {
     fn credentials_that_do_not_change_keep_their_generation() {
         let first = generation();
         assert_eq!(generation(), first);
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_read_count_as_those_seen_last() {
+        let present = |status: &[u8]| {
+            Some(Credentials {
+                status: status.to_vec(),
+                root: None,
+            })
+        };
+        let mut last = None;
+        assert_eq!(note(&mut last, None), 0);
+        assert_eq!(note(&mut last, present(b"root")), 1);
+        assert_eq!(note(&mut last, None), 1);
+        assert_eq!(note(&mut last, present(b"root")), 1);
+        assert_eq!(note(&mut last, present(b"nobody")), 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and their effect on its workers.
 
 use std::future::IntoFuture;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use seedbed::worker::WorkerErrorKind;
@@ -30,6 +31,11 @@ pub const PLAYS: &[Play] = &[
         "new_workers_have_the_environment_and_the_directory_of_the_moment",
         || for_all_types("new_workers_have_the_environment_and_the_directory_of_the_moment"),
         change_the_environment_and_the_directory,
+    ),
+    (
+        "exit_handlers_run_in_no_process_that_has_had_no_job",
+        || for_all_types("exit_handlers_run_in_no_process_that_has_had_no_job"),
+        change_the_directory_before_each_worker,
     ),
     (
         "a_program_that_may_not_make_files_in_memory_has_spawned_workers",
@@ -171,6 +177,45 @@ fn change_the_environment_and_the_directory() {
             assert_eq!(seen, (value.map(str::to_owned), directory.into()));
         }
     });
+}
+
+/// Writes the id of this process into a file, if it is a worker.
+extern "C" fn note_exit() {
+    let process = std::process::id();
+    if is_named_worker(process) {
+        let file = std::env::var_os("SEEDBED_TEST_EXITS").unwrap();
+        let file = std::fs::File::options().append(true).open(file);
+        file.unwrap()
+            .write_all(format!("{process}\n").as_bytes())
+            .unwrap();
+    }
+}
+
+/// A fork that was requested before the change was noticed, and has inherited the former directory,
+/// once ran the program's exit handlers there.
+fn change_the_directory_before_each_worker() {
+    let exits = tempfile::NamedTempFile::new().unwrap();
+    // SAFETY: no thread of this program reads the environment through the C library.
+    unsafe { std::env::set_var("SEEDBED_TEST_EXITS", exits.path()) };
+    let config = config().single_use().preload(|| {
+        // SAFETY: the handler may run at any exit: it uses no memory of the program's.
+        assert_eq!(unsafe { libc::atexit(note_exit) }, 0);
+    });
+    let mut with_job = Vec::new();
+    with_workers(config, |workers| {
+        let with_job = &mut with_job;
+        async move {
+            for call in 0..20 {
+                std::env::set_current_dir(if call % 2 == 0 { "/" } else { "/proc" }).unwrap();
+                with_job.push(workers.run_sync(pid, ()).await.unwrap());
+            }
+        }
+    });
+    let exits = std::fs::read_to_string(exits.path()).unwrap();
+    let mut exits: Vec<u32> = exits.lines().map(|line| line.parse().unwrap()).collect();
+    exits.sort_unstable();
+    with_job.sort_unstable();
+    assert_eq!(exits, with_job);
 }
 
 /// Makes the kernel refuse `memfd_create` to this process and those that it starts.

@@ -220,8 +220,10 @@ def check_kills():
 
         with ThreadPoolExecutor(17) as threads:
             killing = threads.submit(kill)
-            answered = sum(threads.map(call, range(600)))
-            done.set()
+            try:
+                answered = sum(threads.map(call, range(600)))
+            finally:
+                done.set()  # or the end of the block would wait forever
             killed = killing.result()
         assert killed > 0 and 600 - answered <= killed, (killed, answered)
         print(f"{answered} of 600 calls were answered, {killed} workers were killed")

@@ -58,6 +58,8 @@ pub(super) struct Link {
     a_job_has_run: bool,
     /// The timers that jobs have created. `None` before the first job.
     timers_of_jobs: Option<NewTimers>,
+    /// This process was just forked, and has run no code of the program.
+    is_new: bool,
 }
 
 impl Link {
@@ -74,6 +76,7 @@ impl Link {
             tie: ParentTie::new(parent),
             a_job_has_run: false,
             timers_of_jobs: None,
+            is_new: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl Link {
             tie: self.tie,
             a_job_has_run: false,
             timers_of_jobs: None,
+            is_new: false,
         };
         link.recycle(buffer);
         (link, arranged)
@@ -131,6 +135,11 @@ impl Link {
             Ok(mark) => mark.is_of_this_process(),
             Err(pid) => pid == std::process::id(),
         }
+    }
+
+    /// Returns whether this process was just forked, and has run no code of the program.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Returns whether no part of the next frame has arrived.
@@ -157,6 +166,7 @@ impl Link {
     /// Lets the next job see requests to end it, until the end of the returned value.
     pub(super) fn begin_job(&mut self) -> RunningJob {
         self.jobs += 1;
+        self.is_new = false;
         let running = cancel_request::begin_job(self.jobs, self.socket().as_fd());
         // A request that came so early that it was read together with the job. The rest of its few
         // bytes is in the socket.
@@ -204,6 +214,7 @@ impl Link {
     /// Treats what is created from now on as the work of jobs. `is_new` says that this process was
     /// just forked and has run no other code of the program.
     pub(super) fn expect_jobs(&mut self, is_new: bool) {
+        self.is_new = is_new;
         self.timers_of_jobs = Some(if is_new {
             NewTimers::since_fork()
         } else {

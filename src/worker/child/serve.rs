@@ -2,7 +2,7 @@
 //!
 //! `unsafe` is needed to turn an offset that the parent sent into a function; see
 //! [`Code::find`](crate::transport::job::code::Code) and the three `find_*` functions here. It is
-//! also needed to create the mapping cache, and to end a process that a job has forked.
+//! also needed to create the mapping cache, and to end a process without its exit handlers.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -414,7 +414,12 @@ impl Link {
                 Ok(Some(_)) => self.exit(EXIT_FAILED),
                 // Idle for too long.
                 Ok(None) => self.send_bye(frame::of_bytes(Kind::Bye, 0, b""), 0),
-                Err(RecvError::Closed) if self.is_between_frames() => self.exit(0),
+                Err(RecvError::Closed) if self.is_between_frames() => {
+                    if self.is_new() {
+                        leave_without_exit_handlers(0);
+                    }
+                    self.exit(0)
+                }
                 Err(_) => self.exit(EXIT_FAILED),
             }
         }
@@ -441,7 +446,7 @@ impl Link {
         };
         drop(running);
         if !self.is_the_worker() {
-            leave_as_a_copy();
+            leave_without_exit_handlers(EXIT_FAILED);
         }
         forwarder::close();
         if !self.mappings.is_empty() && self.mappings.end_job() {
@@ -472,7 +477,7 @@ impl Link {
         }
         let verdict = catch(|| retire.iter().any(|wants_to| wants_to(status)));
         if !retire.is_empty() && !self.is_the_worker() {
-            leave_as_a_copy();
+            leave_without_exit_handlers(EXIT_FAILED);
         }
         match verdict {
             Ok(false) => {}
@@ -482,12 +487,16 @@ impl Link {
     }
 }
 
-/// Ends a process that a job or a retire closure has forked, and that returned from it like the
-/// worker. It shares the socket, and its parent waits for one answer only.
-fn leave_as_a_copy() -> ! {
-    // SAFETY: any process may call `_exit` at any moment. The worker itself does what a full exit
-    // would do, such as flushing buffers.
-    unsafe { libc::_exit(EXIT_FAILED) }
+/// Ends one of two processes:
+///
+/// * one that a job or a retire closure has forked, and that returned from it like the worker. It
+///   shares the socket, and its parent waits for one answer only. The worker itself does what a full
+///   exit would do, such as flushing buffers;
+/// * a worker that was forked early, and is not wanted because it has inherited other things than it
+///   should. Exit handlers are code of the program, which must not run there.
+fn leave_without_exit_handlers(code: i32) -> ! {
+    // SAFETY: any process may call `_exit` at any moment.
+    unsafe { libc::_exit(code) }
 }
 
 pub(super) fn run(

@@ -41,8 +41,8 @@ pub enum WorkerType {
     /// [`preload`](crate::WorkerConfig::preload). So it shares values that were drawn at random or
     /// looked up before: the seeds of hash maps, the state of a random number generator, a process
     /// id that a library keeps, and all addresses. Handlers of `pthread_atfork` are not called.
-    /// Exit handlers (`atexit`) that were registered before the fork run in each worker that exits:
-    /// one that removes a temporary file removes it for all workers. The data of
+    /// Exit handlers (`atexit`) that were registered before the fork run in each worker that exits
+    /// after a job: one that removes a temporary file removes it for all workers. The data of
     /// [`retire_with`](crate::WorkerConfig::retire_with) is decoded once for all workers. If the
     /// fork server has more than one thread, or with musl, calls fail with
     /// [`WorkerErrorKind::UnsafeFork`](crate::worker::WorkerErrorKind::UnsafeFork). If the fork
