@@ -6,7 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use seedbed::worker::WorkerErrorKind;
-use seedbed::{CapacityLimiter, WorkerConfig, WorkerContext, open_worker_context, run};
+use seedbed::{
+    CapacityLimiter, WorkerConfig, WorkerContext, open_nursery, open_worker_context, run,
+};
+use smol::future::yield_now;
 
 use crate::common::{children, is_worker as is_named_worker, pid, stage};
 use crate::{ALL_TYPES, Play, config, played, player};
@@ -31,6 +34,13 @@ pub const PLAYS: &[Play] = &[
         "new_workers_have_the_environment_and_the_directory_of_the_moment",
         || for_all_types("new_workers_have_the_environment_and_the_directory_of_the_moment"),
         change_the_environment_and_the_directory,
+    ),
+    (
+        "calls_before_and_after_a_change_do_not_replace_each_others_fork_server",
+        || {
+            for_all_types("calls_before_and_after_a_change_do_not_replace_each_others_fork_server");
+        },
+        change_the_directory_while_the_fork_server_starts,
     ),
     (
         "exit_handlers_run_in_no_process_that_has_had_no_job",
@@ -179,6 +189,30 @@ fn change_the_environment_and_the_directory() {
     });
 }
 
+/// Each call once found the fork server of the other, threw it away, and started another one.
+fn change_the_directory_while_the_fork_server_starts() {
+    with_workers(config(), |workers| async move {
+        for turn in 0..5 {
+            let directory = |after| {
+                if (turn % 2 == 0) == after {
+                    "/"
+                } else {
+                    "/proc"
+                }
+            };
+            std::env::set_current_dir(directory(false)).unwrap();
+            open_nursery(async |n| {
+                n.spawn(workers.run_sync(pid, ()).into_future());
+                yield_now().await;
+                std::env::set_current_dir(directory(true)).unwrap();
+                n.spawn(workers.run_sync(pid, ()).into_future());
+            })
+            .await;
+            assert_eq!(workers.statistics().failed_starts, 0);
+        }
+    });
+}
+
 /// Writes the id of this process into a file, if it is a worker.
 extern "C" fn note_exit() {
     let process = std::process::id();
@@ -194,6 +228,7 @@ extern "C" fn note_exit() {
 /// A fork that was requested before the change was noticed, and has inherited the former directory,
 /// once ran the program's exit handlers there.
 fn change_the_directory_before_each_worker() {
+    seedbed::init(); // the rest is not for fork servers
     let exits = tempfile::NamedTempFile::new().unwrap();
     // SAFETY: no thread of this program reads the environment through the C library.
     unsafe { std::env::set_var("SEEDBED_TEST_EXITS", exits.path()) };

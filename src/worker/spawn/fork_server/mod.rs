@@ -31,7 +31,7 @@ use crate::process::notify::{Listener, Notify};
 use crate::sys::answer::Answer;
 use crate::sys::mapping::Mapping;
 use crate::sys::unwind::discard;
-use crate::sys::{fork, socket};
+use crate::sys::{credentials, fork, socket};
 use crate::transport::frame::{Header, Kind};
 use crate::worker::config::{WorkerConfig, WorkerType};
 use crate::worker::conn::connection::Connection;
@@ -249,12 +249,13 @@ impl ForkServer {
         })
     }
 
-    /// Requests a worker that inherits this. Returns `None` if the program cannot fork, so that the
-    /// worker has to be executed.
+    /// Requests a worker that inherits this or, after a wait, what this process then has. Otherwise
+    /// two calls that began before and after a change would replace each other's fork server
+    /// forever. Returns `None` if the program cannot fork, so that the worker has to be executed.
     pub(super) async fn request(
         self,
         spec: Arc<ExecSpec>,
-        inherited: Inheritance,
+        mut inherited: Inheritance,
     ) -> Result<Option<Launched>, WorkerError> {
         if !fork::is_safe() {
             return Err(WorkerError::start_without_thread_record());
@@ -277,6 +278,7 @@ impl ForkServer {
                 }
                 Step::Wait(changed) => {
                     changed.await;
+                    inherited = self.present_inheritance();
                     busy_timeout = timeout();
                     continue;
                 }
@@ -287,6 +289,7 @@ impl ForkServer {
                         Err(error) if self.may_fork(&spec) => return Err(error),
                         Err(_) | Ok(()) => busy_timeout = timeout(),
                     }
+                    inherited = self.present_inheritance();
                     continue;
                 }
                 Step::Busy(server) => {
@@ -308,6 +311,10 @@ impl ForkServer {
             }
         }
         Ok(None)
+    }
+
+    fn present_inheritance(&self) -> Inheritance {
+        Inheritance::present(credentials::generation(), &self.config().environment())
     }
 
     /// Makes the socket and the pipe between a worker and its parent.
