@@ -336,6 +336,51 @@ fn a_call_may_be_dropped_at_every_poll() {
     }));
 }
 
+/// Returns whether a guardian has started a worker.
+fn has_worker() -> bool {
+    let mut guardians = children().into_iter();
+    guardians.any(|guardian| !common::children_of(guardian).is_empty())
+}
+
+/// A worker that was made for a call which is dropped before it looks once lived on.
+#[test]
+fn a_call_that_is_dropped_when_its_worker_has_just_come_up_leaves_no_worker() {
+    test(async {
+        for wait in [0, 1, 5, 20, 60] {
+            with_workers(config(), |workers| async move {
+                let call = workers.run_sync(pid, ()).kill_on_cancel(true);
+                let mut call = Box::pin(call.into_future());
+                assert!(poll_once(&mut call).await.is_none());
+                while !has_worker() {
+                    yield_now().await;
+                }
+                // The answer is on its way. Any wait is right; some of them hit the moment.
+                std::thread::sleep(Duration::from_millis(wait));
+                drop(call);
+            })
+            .await;
+        }
+    });
+}
+
+/// The guardian of a worker that had retired once gave up the result, when the lease was over.
+#[test]
+fn a_result_that_takes_longer_than_the_lease_on_its_way_arrives_also_from_a_retired_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow_link = format!(
+        r#""$@" | while dd bs=65536 count=1 of={0} status=none && [ -s {0} ]; do cat {0}; sleep 0.05; done"#,
+        folder.path().join("piece").display()
+    );
+    let large = |length: usize| Blob(vec![7; length]);
+    let config = WorkerConfig::new()
+        .launcher(script(&slow_link))
+        .single_use();
+    test(with_workers(config, |workers| async move {
+        let Blob(result) = workers.run_sync(large, 4 << 20).await.unwrap();
+        assert_eq!(result.len(), 4 << 20);
+    }));
+}
+
 #[test]
 fn what_is_printed_before_the_hook_is_passed_over() {
     let launcher = script(r#"echo "Welcome to n1"; head -c 70000 /dev/urandom; exec "$@""#);

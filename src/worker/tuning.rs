@@ -157,6 +157,14 @@ pub(in crate::worker) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 /// SIGKILL.
 pub(in crate::worker) const LAUNCHER_GRACE: Duration = Duration::from_secs(2);
 
+/// How long a guardian waits for the order to start its worker. A program that lives sends it at
+/// once.
+pub(in crate::worker) const START_WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest time from the end of a lease until a start is known to have failed: the launching
+/// program has its grace three times, and is waited for.
+pub(in crate::worker) const LAUNCHER_END_LIMIT: Duration = Duration::from_secs(12);
+
 /// How long a guardian that has reported the end of its worker waits for the end of its connection,
 /// so that the report is not lost.
 pub(in crate::worker) const REPORT_GRACE: Duration = Duration::from_secs(5);

@@ -44,14 +44,18 @@ impl Fingerprint {
 
     /// Returns a hash of the contents of this process's executable, if it has no build identifier.
     pub(crate) fn contents(&self) -> io::Result<Option<u64>> {
+        static CONTENTS: OnceLock<u64> = OnceLock::new();
         if !self.build_id.is_empty() {
             return Ok(None);
+        }
+        if let Some(known) = CONTENTS.get() {
+            return Ok(Some(*known));
         }
         let mut file = File::open("/proc/self/exe")?;
         let (mut hash, mut bytes) = (Fnv::new(), vec![0; 1 << 16]);
         loop {
             match file.read(&mut bytes)? {
-                0 => return Ok(Some(hash.finish())),
+                0 => return Ok(Some(*CONTENTS.get_or_init(|| hash.finish()))),
                 length => hash.add(&bytes[..length]),
             }
         }

@@ -28,7 +28,7 @@ impl LeaseHolder {
     pub(crate) fn new(asked: Duration, term: Duration) -> Self {
         Self {
             term,
-            over: asked + term,
+            over: asked.saturating_add(term),
             requests: VecDeque::new(),
             next_request: asked + term / LEASE_RENEWALS_PER_TERM,
             next_number: 0,

@@ -139,8 +139,8 @@ impl Outbox {
     /// Notes that this number of them has been written.
     pub(crate) fn advance(&mut self, written: usize) {
         self.written += written;
-        if self.written == self.bytes.len() {
-            self.bytes.clear();
+        if self.written == self.bytes.len() || self.written > PACKET_DATA_BYTES {
+            self.bytes.drain(..self.written);
             self.written = 0;
         }
     }
@@ -222,7 +222,8 @@ impl PacketReader {
             CONTROL => MAX_CONTROL,
             _ => return Err(MalformedPacket),
         };
-        if length > most {
+        // Data without bytes would cost no credit.
+        if length > most || (*kind == DATA && length == 0) {
             return Err(MalformedPacket);
         }
         let Some(payload) = payload.get(..length) else {
@@ -284,7 +285,7 @@ mod tests {
         #[cfg_attr(miri, ignore = "too many cases")]
         #[test]
         fn packets_arrive_in_any_pieces_as_they_were_put(
-            controls in prop::collection::vec((control(), prop::collection::vec(any::<u8>(), 0..50)), 0..6),
+            controls in prop::collection::vec((control(), prop::collection::vec(any::<u8>(), 1..50)), 0..6),
             piece in 1..20_usize,
         ) {
             let mut outbox = Outbox::new();
@@ -344,6 +345,7 @@ mod tests {
     fn a_packet_that_is_too_long_or_of_no_kind_is_an_error_at_once() {
         for head in [
             [DATA, 1, 128, 0, 0],
+            [DATA, 0, 0, 0, 0],
             [CREDIT, 9, 0, 0, 0],
             [CONTROL, 0, 0, 0, 255],
             [7, 0, 0, 0, 0],

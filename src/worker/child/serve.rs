@@ -490,10 +490,10 @@ impl Link {
 /// Ends one of two processes:
 ///
 /// * one that a job or a retire closure has forked, and that returned from it like the worker. It
-///   shares the socket, and its parent waits for one answer only. The worker itself does what a full
-///   exit would do, such as flushing buffers;
-/// * a worker that was forked early, and is not wanted because it has inherited other things than it
-///   should. Exit handlers are code of the program, which must not run there.
+///   shares the socket, and its parent waits for one answer only. The worker itself does what a
+///   full exit would do, such as flushing buffers;
+/// * a worker that was forked early, and is not wanted because it has inherited other things than
+///   it should. Exit handlers are code of the program, which must not run there.
 fn leave_without_exit_handlers(code: i32) -> ! {
     // SAFETY: any process may call `_exit` at any moment.
     unsafe { libc::_exit(code) }

@@ -166,20 +166,19 @@ impl Launcher {
     /// use seedbed::worker::Launcher;
     ///
     /// let launcher = Launcher::srun(["--cpus-per-task=4", "--mem=8G"]);
-    /// assert!(launcher.to_string().ends_with(" --cpus-per-task=4 --mem=8G"));
+    /// assert!(launcher.to_string().contains(" --cpus-per-task=4 --mem=8G "));
     /// let config = WorkerConfig::new().launcher(launcher);
     /// # drop(config);
     /// ```
     pub fn srun<W: AsRef<OsStr>>(options: impl IntoIterator<Item = W>) -> Self {
         // Unbuffered: srun holds output back that ends in no line break.
-        let mut words: Vec<OsString> = ["srun", "--unbuffered", "--ntasks=1"]
-            .map(Into::into)
-            .into();
+        let mut words: Vec<OsString> = vec!["srun".into(), "--unbuffered".into()];
         // Within an allocation, a step takes all of it unless it is told to take its share only.
         if std::env::var_os("SLURM_JOB_ID").is_some() {
             words.push("--exact".into());
         }
         words.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        words.push("--ntasks=1".into()); // the last one counts
         let mut this = Self::command(words);
         // Where that directory is missing, srun would take another one without an error.
         this.directory = Directory::Present;

@@ -195,7 +195,13 @@ impl WorkerProcess {
     /// Returns a wait for the end of the process that does not borrow it. The fork must be known.
     pub(in crate::worker) fn watch(&mut self) -> EndWatch {
         match &self.remote {
-            Some(Remote { process, .. }) => self.child.watch_for(process.listen()),
+            Some(Remote { process, .. }) => {
+                let listener = process.listen(); // before the look, so that no end is missed
+                match process.ended() {
+                    Some(_) => self.child.watch(), // of no process, so it returns at the next tick
+                    None => self.child.watch_for(listener),
+                }
+            }
             None => self.child.watch(),
         }
     }

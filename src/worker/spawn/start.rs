@@ -11,6 +11,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_io::Timer;
 use futures_lite::FutureExt;
@@ -32,6 +33,7 @@ use crate::worker::conn::worker_process::ForkFailure;
 use crate::worker::end::KillReason;
 use crate::worker::error::WorkerError;
 use crate::worker::name::NewProcess;
+use crate::worker::tuning::LAUNCHER_END_LIMIT;
 
 /// A worker that cannot be given a job yet. Dropping it kills and reaps the process.
 #[derive(Debug)]
@@ -201,12 +203,13 @@ impl Starting {
                         // The kernel may take long to execute the program. A process that it makes
                         // then is dropped by the launcher.
                         Poll::Pending => {
-                            let timeout = || Timer::after(self.config.kill_limit());
+                            let limit = self.kill_limit();
+                            let timeout = || Timer::after(limit);
                             ready!(self.kill_deadline.get_or_insert_with(timeout).poll(cx));
                             self.state = State::Over;
                         }
                         Poll::Ready(Ok(Ok(mut worker))) => {
-                            worker.set_kill_timeout(self.config.kill_limit());
+                            worker.set_kill_timeout(self.kill_limit());
                             self.state = State::Failing(
                                 EndingWorker::killed(worker, KillReason::Cancelled),
                                 Failure::Ended,
@@ -239,12 +242,9 @@ impl Starting {
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
         worker.set_credentials(self.credentials);
         worker.set_retirement(self.config.most_jobs(), self.config.retires());
-        worker.set_kill_timeout(self.config.kill_limit());
-        if let Some(launcher) = self.config.launcher_of_workers() {
+        worker.set_kill_timeout(self.kill_limit());
+        if self.config.launcher_of_workers().is_some() {
             worker.do_without_mailbox();
-            // Its relay knows of the end of any worker by then.
-            let lease = LeaseGranter::longest(launcher.term());
-            worker.set_kill_timeout(self.config.kill_limit() + lease);
         }
         if self.config.kills_tree() && !self.fork_server {
             worker.set_kills_tree();
@@ -271,6 +271,19 @@ impl Starting {
         worker.put(OutMessage::new(set_up, Vec::from_iter(self.memory.clone())));
         let limit = Timer::after(self.config.time_to_start());
         Ok(State::SettingUp(worker, limit))
+    }
+
+    /// Returns how long the process is waited for after it was killed. The relay of a launched
+    /// worker knows of its end when its lease is over.
+    fn kill_limit(&self) -> Duration {
+        let limit = self.config.kill_limit();
+        match self.config.launcher_of_workers() {
+            Some(launcher) => {
+                let lease = LeaseGranter::longest(launcher.term()) + LAUNCHER_END_LIMIT;
+                limit.saturating_add(lease)
+            }
+            None => limit,
+        }
     }
 
     /// Returns the image that the worker must have.

@@ -27,7 +27,7 @@ use crate::worker::config::Environment;
 use crate::worker::conn::worker_process::WorkerProcess;
 use crate::worker::spawn::exec_spec::ExecSpec;
 use crate::worker::spawn::launcher::Spawning;
-use crate::worker::tuning::{KILL_TIMER_MARGIN, REPORT_GRACE};
+use crate::worker::tuning::{KILL_TIMER_MARGIN, REPORT_GRACE, START_WAIT_LIMIT};
 
 /// The signals by which an engine tells that the worker is to stop.
 const STOP_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
@@ -66,11 +66,12 @@ impl Guardian {
         let (input, output) = standard_fds::take_input_and_output()?;
         let mut pump = Pump::of_guardian(stream(input, output)?);
         let image = fingerprint()?;
+        let contents = image.contents()?; // may take a second, which must not count for the lease
         let asked = boot_time();
         pump.outbox.put_raw(GREETING);
         pump.outbox.put_control(&Control::Hello(Hello {
             image: image.clone(),
-            contents: image.contents()?,
+            contents,
             path: std::fs::read_link("/proc/self/exe")?.display().to_string(),
             host: rustix::system::uname()
                 .nodename()
@@ -87,7 +88,7 @@ impl Guardian {
     }
 
     async fn run(&mut self, spec: Arc<ExecSpec>) {
-        let start = match self.next(None, None).await {
+        let start = match self.next(Some(self.asked + START_WAIT_LIMIT), None).await {
             Event::Control(Control::Start(start)) => start,
             _ => return, // the program has given up, or is no program of this protocol
         };
@@ -98,8 +99,17 @@ impl Guardian {
             Err(error) => Err(std::io::Error::from(error.kind())),
         };
         let process = match set(&lease) {
+            _ if std::process::id() == 1 => Err(
+                "it would be process 1 of its container, which the kernel does not kill when its lease is over: use an \
+                 init (`docker run --init`)"
+                    .to_owned(),
+            ),
             Err(error) => Err(format!("the kernel gives no timer for its lease: {error}")),
-            Ok(()) if boot_time() >= lease.over() => return,
+            Ok(()) if boot_time() >= lease.over() => {
+                Err("its first lease was over before it was told to start: the connection is slow; \
+                     `Launcher::lease` sets a longer one"
+                    .to_owned())
+            }
             Ok(()) => self.start_worker(start, spec).await,
         };
         let mut process = match process {
@@ -123,11 +133,7 @@ impl Guardian {
                     process.kill();
                     break poll_fn(|cx| process.poll_end(cx)).await;
                 }
-                Event::Due => {
-                    if let Some(number) = lease.take_request(boot_time()) {
-                        self.pump.outbox.put_control(&Control::Renew(number));
-                    }
-                }
+                Event::Due => self.ask_for_renewal(&mut lease),
                 Event::Stopped(signal) => {
                     stopped_by.get_or_insert(signal);
                     process.kill();
@@ -142,7 +148,8 @@ impl Guardian {
         if !is_connected {
             return;
         }
-        self.send_rest().await;
+        drop(timer); // the worker has ended, so there is nothing left to be killed
+        self.send_rest(&mut lease).await;
         let end = match stopped_by {
             Some(signal) => WorkerEnd::Stopped { signal },
             None => ended.into(),
@@ -201,20 +208,36 @@ impl Guardian {
         .await
     }
 
-    /// Sends what the worker had sent before its end.
-    async fn send_rest(&mut self) {
-        poll_fn(|cx| {
-            while let Poll::Ready(polled) = self.pump.poll(cx) {
-                if polled.is_err() {
-                    return Poll::Ready(()); // nothing can be sent any more
+    fn ask_for_renewal(&mut self, lease: &mut LeaseHolder) {
+        if let Some(number) = lease.take_request(boot_time()) {
+            self.pump.outbox.put_control(&Control::Renew(number));
+        }
+    }
+
+    /// Sends what the worker had sent before its end. The lease is renewed, or the program would
+    /// take the worker for lost before all has arrived.
+    async fn send_rest(&mut self, lease: &mut LeaseHolder) {
+        loop {
+            let mut timer = Timer::after(lease.next_due().saturating_sub(boot_time()));
+            let event = poll_fn(|cx| {
+                match self.pump.poll(cx) {
+                    Poll::Ready(Ok(control)) => return Poll::Ready(Some(Event::Control(control))),
+                    Poll::Ready(Err(StreamClosed)) => return Poll::Ready(None),
+                    Poll::Pending => {}
                 }
+                if self.pump.collect_rest(cx) {
+                    return Poll::Ready(None);
+                }
+                timer.poll(cx).map(|_| Some(Event::Due))
+            });
+            match event.await {
+                Some(Event::Control(Control::Renewed(number))) => lease.renew(number),
+                Some(Event::Due) if boot_time() < lease.over() => self.ask_for_renewal(lease),
+                // All has been put, or can never be sent.
+                Some(Event::Due) | None => return,
+                Some(_) => {}
             }
-            if self.pump.collect_rest(cx) {
-                return Poll::Ready(());
-            }
-            Poll::Pending
-        })
-        .await;
+        }
     }
 
     /// Sends what has been put, and waits until the program has closed the connection.

@@ -47,6 +47,8 @@ pub(super) struct Pump {
     /// Bytes taken out of `arrived` for which the peer has not been told that there is room again.
     uncredited: usize,
     has_peer_hung_up: bool,
+    /// The control packets that have been returned since nothing could be moved.
+    controls_in_a_row: u32,
 }
 
 /// The data that has arrived and is no part of a message yet.
@@ -125,6 +127,7 @@ impl Pump {
             arrived: Arrived::default(),
             uncredited: 0,
             has_peer_hung_up: false,
+            controls_in_a_row: 0,
         }
     }
 
@@ -160,12 +163,25 @@ impl Pump {
     /// Moves what can be moved. Returns a control packet that has arrived, in its order among the
     /// data, or that none will come any more.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Control, StreamClosed>> {
+        // A peer that sends them without a pause must not keep others waiting.
+        if self.controls_in_a_row == RELAY_ROUNDS_PER_POLL {
+            self.controls_in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match self.try_poll(cx) {
             Err(StreamClosed) => {
                 self.is_stream_closed = true;
                 Poll::Ready(Err(StreamClosed))
             }
-            Ok(polled) => polled.map(Ok),
+            Ok(Poll::Ready(control)) => {
+                self.controls_in_a_row += 1;
+                Poll::Ready(Ok(control))
+            }
+            Ok(Poll::Pending) => {
+                self.controls_in_a_row = 0;
+                Poll::Pending
+            }
         }
     }
 
@@ -179,6 +195,10 @@ impl Pump {
                     Packet::Credit(bytes) => self.outbox.add_credit(bytes)?,
                     Packet::Control(control) if *control == Control::HungUp => {
                         self.has_peer_hung_up = true;
+                    }
+                    // It sends packets that are answered, and reads no answer.
+                    Packet::Control(_) if self.outbox.unwritten().len() > RELAY_WINDOW => {
+                        return Err(StreamClosed);
                     }
                     Packet::Control(control) => return Ok(Poll::Ready(*control)),
                 }

@@ -155,6 +155,8 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
                 forked: false,
                 image: Some(image),
             }));
+            // If the worker was not taken, the last handle drops it, and so kills it.
+            drop(shared);
             let end = relay.serve(&process).await;
             relay.deliver_rest(&process).await;
             // The launching program mostly ends at once, and is no process of this program then.
