@@ -54,7 +54,7 @@ impl KillTimer {
         let mut value = unsafe { MaybeUninit::<libc::itimerspec>::zeroed().assume_init() };
         // A time of zero would stop the timer. One that is too far away is never.
         let time = time.max(Duration::from_nanos(1));
-        value.it_value.tv_sec = time.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+        value.it_value.tv_sec = i32::try_from(time.as_secs()).unwrap_or(i32::MAX).into();
         value.it_value.tv_nsec = time.subsec_nanos().into();
         // SAFETY: `self` is the name of a timer that exists as long as `self`. The value is
         // initialised, and the null pointer means that the old one is not requested.
