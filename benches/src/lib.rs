@@ -21,6 +21,7 @@ mod fork_server;
 mod idle;
 mod jobs;
 mod kill;
+mod launched;
 mod mailbox;
 mod map;
 mod measure;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
     map::compare(&options);
     cold::compare(&options);
     kill::compare(&options);
+    launched::compare(&options);
     payload::compare(&options);
     channels::compare(&options);
     delayed::compare(&options);

@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::sys::clock::monotonic_time;
 use crate::time::current_time;
 
 /// A deadline as time since the kernel's monotonic clock began, which all processes of a machine
@@ -50,11 +50,6 @@ fn boot() -> &'static str {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         id.trim().to_owned()
     })
-}
-
-fn monotonic_time() -> Duration {
-    let time = clock_gettime(ClockId::Monotonic);
-    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub(crate) mod arena;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod child_setup;
 #[cfg(all(feature = "workers", target_os = "linux"))]
+pub(crate) mod clock;
+#[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod cpu_timer;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod credentials;
@@ -46,6 +48,8 @@ pub(crate) mod futex;
 pub(crate) mod image;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod interval_timer;
+#[cfg(all(feature = "workers", target_os = "linux"))]
+mod kernel_timer;
 #[cfg(all(feature = "workers", target_os = "linux"))]
 pub(crate) mod kill_timer;
 #[cfg(target_os = "linux")]

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use rustix::param::clock_ticks_per_second;
 use rustix::process::child_subreaper;
-use rustix::time::{ClockId, clock_gettime};
 
+use super::clock::boot_time;
 use super::process::Number;
 use super::process_tree::{DescendantKiller, Identity, Stat, children_of};
 
@@ -34,13 +34,12 @@ enum Which {
 impl Orphans {
     /// The members of the group of a child that was reaped just now.
     pub(crate) fn of_group(leader: u32) -> Self {
-        let now = clock_gettime(ClockId::Boottime);
+        let now = boot_time();
         let ticks = clock_ticks_per_second();
-        let seconds = now.tv_sec.unsigned_abs();
-        let part = now.tv_nsec.unsigned_abs() * ticks / 1_000_000_000;
+        let part = u64::from(now.subsec_nanos()) * ticks / 1_000_000_000;
         Self(Which::Group {
             leader,
-            until: seconds * ticks + part,
+            until: now.as_secs() * ticks + part,
         })
     }
 

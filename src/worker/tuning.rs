@@ -157,6 +157,10 @@ pub(in crate::worker) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 /// SIGKILL.
 pub(in crate::worker) const LAUNCHER_GRACE: Duration = Duration::from_secs(2);
 
+/// Within this time a launching program has usually ended after its worker. Only then is the end of
+/// the worker made known, so that no child is left for a moment.
+pub(in crate::worker) const LAUNCHER_USUAL_END: Duration = Duration::from_millis(250);
+
 /// How long a guardian waits for the order to start its worker. A program that lives sends it at
 /// once.
 pub(in crate::worker) const START_WAIT_LIMIT: Duration = Duration::from_secs(60);

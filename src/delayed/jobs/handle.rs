@@ -134,7 +134,8 @@ impl<'env> Jobs<'env> {
     /// Such a wait counts also if it has a time limit, or is one of several in a `join!` or a
     /// `select!`, because the library cannot tell whether something else would end it. So the
     /// future of a `select!` may get the error although another branch is about to end, unless that
-    /// branch waits for a value that is there already.
+    /// branch waits for a value that is there already. (A future that keeps such a branch and never
+    /// polls it again counts as running, so its other waits are not found to have no end.)
     ///
     /// These waits are not known:
     ///

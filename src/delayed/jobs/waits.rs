@@ -11,8 +11,8 @@
 //! The wait for a value then ends with an error. The waits for the end of a block and for a place
 //! of a limit have none to return; there, the job in the queue is refused.
 //!
-//! Of several such waits, the newest is ended; if none is for a value, the job is refused that the
-//! newest needs. The others are looked at again when the future has acted on that.
+//! If there are several such waits, the newest is ended; if none is for a value, the job is refused
+//! that the newest needs. The others are looked at again when the future has acted on that.
 //!
 //! A future may have several waits at once, in a `join!` or in a `select!`, which look the same
 //! from here. So it waits without end if one of its waits has no end, also if that one has a time

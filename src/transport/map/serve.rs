@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getppid};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::memory::{
     ABANDONED, CLOSED, SessionMemory, WAITS_FOR_ITEMS, WAITS_FOR_NOTHING, WAITS_FOR_ROOM,
     record_words,
 };
+use crate::sys::clock::monotonic_time;
 use crate::sys::fork_detector::ProcessMark;
 use crate::sys::mapping::Mapping;
 use crate::sys::primitives::{Instant, sleep};
@@ -204,8 +204,7 @@ where
 
     fn note_begin(&self) {
         if self.is_timed {
-            let now = clock_gettime(ClockId::Monotonic);
-            let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+            let now = monotonic_time().as_nanos() as u64; // enough for centuries
             self.memory.worker.began.store(now, SeqCst);
         }
     }

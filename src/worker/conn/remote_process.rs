@@ -15,6 +15,7 @@ use atomic_waker::AtomicWaker;
 use crate::process::notify::{Listener, Notify};
 use crate::sys::process::Ended;
 use crate::sys::unwind::wake_all_and_go_on;
+use crate::transport::relay::packet::Hello;
 use crate::worker::error::Elsewhere;
 
 /// A process on the other side of a launcher.
@@ -22,6 +23,8 @@ use crate::worker::error::Elsewhere;
 pub(in crate::worker) struct RemoteProcess {
     pid: u32,
     host: Arc<str>,
+    /// The job and step of the engine that has started its guardian.
+    step: Option<Arc<str>>,
     is_killed: AtomicBool,
     /// The relay, which waits for the kill.
     relay: AtomicWaker,
@@ -41,10 +44,11 @@ pub(in crate::worker) enum RemoteEnd {
 }
 
 impl RemoteProcess {
-    pub(in crate::worker) fn new(pid: u32, host: Arc<str>) -> Self {
+    pub(in crate::worker) fn new(pid: u32, hello: &Hello) -> Self {
         Self {
             pid,
-            host,
+            host: (&*hello.host).into(),
+            step: hello.step.as_deref().map(Into::into),
             is_killed: AtomicBool::new(false),
             relay: AtomicWaker::new(),
             end: OnceLock::new(),
@@ -122,6 +126,7 @@ impl RemoteProcess {
     pub(in crate::worker) fn elsewhere(&self) -> Elsewhere {
         Elsewhere {
             host: self.host.clone(),
+            step: self.step.clone(),
             stopped_by: match self.end.get() {
                 Some(RemoteEnd::Stopped { signal }) => Some(*signal),
                 _ => None,
@@ -134,11 +139,19 @@ impl RemoteProcess {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::transport::job::image::fingerprint;
     use smol::future::{poll_fn, poll_once};
 
     #[test]
     fn the_end_wakes_the_owner_and_the_kill_the_relay() {
-        let process = RemoteProcess::new(7, "n1".into());
+        let hello = Hello {
+            image: fingerprint().unwrap().clone(),
+            contents: None,
+            path: String::new(),
+            host: "n1".into(),
+            step: Some("5.0".into()),
+        };
+        let process = RemoteProcess::new(7, &hello);
         smol::block_on(async {
             let mut listener = None;
             let mut end = poll_fn(|cx| process.poll_end(cx, &mut listener));

@@ -42,7 +42,7 @@ pub(in crate::worker) struct Launched {
     pub(in crate::worker) forked: bool,
     /// The image of a worker that a launcher has started: the same build as this process's, in
     /// another file perhaps. `None` for this process's own.
-    pub(in crate::worker) image: Option<Fingerprint>,
+    pub(in crate::worker) image: Option<Box<Fingerprint>>,
 }
 
 #[cfg(test)]
@@ -92,8 +92,6 @@ pub(in crate::worker) struct Worker {
     expected: Option<ExpectedWorker>,
     /// Present once the worker is ready for jobs; never for a fork server.
     record: Option<Box<WorkerRecord>>,
-    /// See [`Launched::image`].
-    image: Option<Box<Fingerprint>>,
     /// A background task waits for the worker's end.
     is_watched: bool,
     /// How long the worker is waited for after it was killed.
@@ -129,7 +127,6 @@ impl Worker {
             is_forked: launched.forked,
             expected: None,
             record: None,
-            image: launched.image.map(Box::new),
             is_watched: false,
             kill_timeout: DEFAULT_KILL_TIMEOUT,
             forwarded: None,
@@ -146,11 +143,6 @@ impl Worker {
     pub(in crate::worker) fn set_forwards_tracing(&mut self) {
         self.forwarded = Some(Box::new(Forwarded::new()));
         self.connection.do_without_mailbox();
-    }
-
-    /// Returns the image of a worker that a launcher has started; see [`Launched::image`].
-    pub(in crate::worker) fn image(&self) -> Option<&Fingerprint> {
-        self.image.as_deref()
     }
 
     /// Lets all frames go through the socket: the worker shares no memory with this process.

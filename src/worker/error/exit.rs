@@ -42,6 +42,8 @@ pub struct WorkerExit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Elsewhere {
     pub(in crate::worker) host: Arc<str>,
+    /// The job and step of the engine that has started it.
+    pub(in crate::worker) step: Option<Arc<str>>,
     /// The process that had started it was told to stop by this signal, and killed it.
     pub(in crate::worker) stopped_by: Option<i32>,
     /// The connection was lost.
@@ -464,10 +466,14 @@ impl fmt::Display for WorkerExit {
                 }
             }
         }
-        match self.host() {
-            Some(host) => write!(f, " (process {} on {host})", self.pid),
-            None => write!(f, " (process {})", self.pid),
+        write!(f, " (process {}", self.pid)?;
+        if let Some(Elsewhere { host, step, .. }) = &self.elsewhere {
+            write!(f, " on {host}")?;
+            if let Some(step) = step {
+                write!(f, ", step {step}")?;
+            }
         }
+        f.write_str(")")
     }
 }
 
@@ -531,6 +537,47 @@ mod tests {
         for few in [None, Some(""), Some("\n\n")] {
             let exit = WorkerExit::new(7, Ended::Exited(1), few.map(str::to_owned));
             assert_eq!(exit.last_lines(), "");
+        }
+    }
+
+    #[test]
+    fn an_end_elsewhere_names_the_host_the_step_and_what_the_guardian_knows() {
+        let elsewhere = |stopped_by, is_lost| Elsewhere {
+            host: "n1".into(),
+            step: Some("12.3".into()),
+            stopped_by,
+            is_lost,
+        };
+        let killed = Ended::Signalled {
+            signal: libc::SIGKILL,
+            core: false,
+        };
+        for (ended, stopped_by, is_lost, begin) in [
+            (Ended::Exited(3), None, false, "exited with code 3"),
+            (killed, None, false, "was killed by SIGKILL"),
+            (
+                killed,
+                Some(libc::SIGTERM),
+                false,
+                "was ended, as its engine sent SIGTERM",
+            ),
+            (
+                Ended::Unknown,
+                None,
+                true,
+                "has ended, because the connection to it was lost",
+            ),
+        ] {
+            let exit = WorkerExit::new(7, ended, None);
+            let exit = exit.elsewhere(Some(elsewhere(stopped_by, is_lost)));
+            assert!(exit.to_string().starts_with(begin), "{exit}");
+            assert!(
+                exit.to_string().ends_with(" (process 7 on n1, step 12.3)"),
+                "{exit}"
+            );
+            assert_eq!(exit.host(), Some("n1"));
+            let may_run_again = exit.advice().contains("can be called again");
+            assert_eq!(may_run_again, is_lost || stopped_by.is_some());
         }
     }
 

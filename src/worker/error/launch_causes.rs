@@ -79,10 +79,25 @@ impl WorkerError {
         )
     }
 
-    pub(in crate::worker) fn not_started_elsewhere(place: &str, why: &str) -> Self {
+    /// The connection was lost when the guardian had been told to start the worker.
+    pub(in crate::worker) fn launch_lost(launcher: &dyn fmt::Display) -> Self {
         Self::new(
             WorkerErrorKind::Start,
-            format!("the worker process could not be started on {place}: {why}"),
+            format!(
+                "the worker process could not be started: the connection through the launcher `{launcher}` was lost \
+                 meanwhile. The lease is over, so nothing of it is left there. What the launcher wrote to standard error \
+                 says more"
+            ),
+        )
+    }
+
+    pub(in crate::worker) fn not_started_elsewhere(hello: &Hello, why: &str) -> Self {
+        Self::new(
+            WorkerErrorKind::Start,
+            format!(
+                "the worker process could not be started on {}: {why}",
+                hello.host
+            ),
         )
     }
 

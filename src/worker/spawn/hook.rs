@@ -32,8 +32,8 @@ use crate::worker::error::WorkerError;
 /// How to get to the hooks that this process has reached, in this order.
 static HOOKS: Mutex<Vec<Arc<ExecSpec>>> = Mutex::new(Vec::new());
 
-/// In a worker, the threads that the program had when the first of them reached the hook, except
-/// that one.
+/// In a worker or a guardian, the threads that the program had when the first of them reached the
+/// hook, except that one.
 static PROGRAM_THREADS: OnceLock<Vec<thread::Id>> = OnceLock::new();
 
 thread_local! {
@@ -69,11 +69,8 @@ pub(crate) fn hook() {
             if !role::start_serving() {
                 return stop_program_thread();
             }
-            let others = other_threads();
-            let count = others.len();
+            let count = note_program_threads();
             let directory = HookDirectory::path_of_present(); // the next step leaves it
-            // Set here only, and this code runs once.
-            let _ = PROGRAM_THREADS.set(others);
             let worker = child::take_over(handshake);
             // A job may start workers of its own, which reach the hook as this process did.
             record(same_arguments(worker.stdout, directory, count));
@@ -84,9 +81,7 @@ pub(crate) fn hook() {
                 return stop_program_thread();
             }
             standard_fds::open_closed();
-            let others = other_threads();
-            let count = others.len();
-            let _ = PROGRAM_THREADS.set(others);
+            let count = note_program_threads();
             // Output of the worker before its hook would reach the launcher's standard error.
             let stdout = if is_libtest() {
                 Stdout::Deferred
@@ -100,12 +95,13 @@ pub(crate) fn hook() {
     }
 }
 
-/// Returns the threads of this process except the caller.
-fn other_threads() -> Vec<thread::Id> {
+/// Notes the threads of this process except the caller, and returns their number. Called once, by
+/// the first thread that reaches the hook.
+fn note_program_threads() -> usize {
     let me = thread::id();
     let mut threads = thread::all();
     threads.retain(|&thread| thread != me);
-    threads
+    PROGRAM_THREADS.get_or_init(|| threads).len()
 }
 
 /// Parks this thread of a worker if the program, not a job, has started it.

@@ -8,6 +8,7 @@
 //! only if it has init closures or limits; without them it can be given its job as soon as it has
 //! been requested. When an error is returned, the process has been reaped.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -47,6 +48,8 @@ pub(in crate::worker) struct Starting {
     fork_server: bool,
     /// The memory of the pid table, sent to a fork server with its set-up.
     memory: Option<Arc<OwnedFd>>,
+    /// The image that the worker must have; see [`Launched::image`].
+    image: Option<Box<Fingerprint>>,
     /// The time until which a start that is killed waits for the launcher.
     kill_deadline: Option<Timer>,
 }
@@ -102,6 +105,7 @@ impl Starting {
             config,
             fork_server: false,
             memory: None,
+            image: None,
             kill_deadline: None,
         }
     }
@@ -236,8 +240,9 @@ impl Starting {
         }
     }
 
-    fn begin(&self, launched: Launched) -> Result<State, WorkerError> {
-        let (forked, image) = (launched.forked, launched.image.clone());
+    fn begin(&mut self, mut launched: Launched) -> Result<State, WorkerError> {
+        let forked = launched.forked;
+        self.image = launched.image.take();
         let mut worker =
             Worker::new(launched).map_err(|error| WorkerError::start("its socket", error))?;
         worker.set_credentials(self.credentials);
@@ -266,8 +271,10 @@ impl Starting {
         } else {
             NewProcess::Spawned
         };
-        let ours = fingerprint().map_err(WorkerError::start_without_proc)?;
-        let set_up = self.config.set_up(role, image.as_ref().unwrap_or(ours))?;
+        let image = self.expected_image();
+        let set_up = self
+            .config
+            .set_up(role, image.map_err(WorkerError::start_without_proc)?)?;
         worker.put(OutMessage::new(set_up, Vec::from_iter(self.memory.clone())));
         let limit = Timer::after(self.config.time_to_start());
         Ok(State::SettingUp(worker, limit))
@@ -287,10 +294,10 @@ impl Starting {
     }
 
     /// Returns the image that the worker must have.
-    fn expected_image(&self) -> Option<&Fingerprint> {
-        match &self.state {
-            State::SettingUp(worker, _) if worker.image().is_some() => worker.image(),
-            _ => fingerprint().ok(),
+    fn expected_image(&self) -> io::Result<&Fingerprint> {
+        match &self.image {
+            Some(image) => Ok(image),
+            None => fingerprint(),
         }
     }
 
@@ -299,7 +306,11 @@ impl Starting {
         match answer {
             Ok(frame) if frame.header.kind == Kind::Hello => {
                 match codec::decode::<Fingerprint>(frame.payload()) {
-                    Ok(image) if self.expected_image() == Some(&image) => {
+                    Ok(image)
+                        if self
+                            .expected_image()
+                            .is_ok_and(|expected| image == *expected) =>
+                    {
                         self.spec.mark_worked();
                         self.state = State::Initializing(self.take_worker())
                     }
@@ -390,6 +401,7 @@ mod tests {
             config: WorkerConfig::new(),
             fork_server: false,
             memory: None,
+            image: None,
             kill_deadline: None,
         };
         let error = smol::block_on(poll_fn(|cx| starting.poll(cx))).unwrap_err();

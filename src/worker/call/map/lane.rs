@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::chunk::{Chunk, Ledger};
 use crate::sync::{Acquire, CapacityLimiter, Token};
+use crate::sys::clock::monotonic_time;
 use crate::sys::fork_detector;
 use crate::transport::frame::Frame;
 use crate::transport::map::feeder::{Feeder, ForgedProgress};
@@ -200,7 +200,7 @@ impl Session {
             };
             let mut left = limit;
             if progress.is_in_item {
-                let ran_for = monotonic_now().saturating_sub(self.feeder.began());
+                let ran_for = monotonic_time().saturating_sub(self.feeder.began());
                 left = limit.saturating_sub(ran_for);
                 if left.is_zero() {
                     if self.feeder.condemn(progress.ended) {
@@ -213,11 +213,6 @@ impl Session {
             timer.restart(left.max(MAP_LIMIT_INTERVAL));
         }
     }
-}
-
-fn monotonic_now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.cast_unsigned(), now.tv_nsec as u32)
 }
 
 impl Lane {

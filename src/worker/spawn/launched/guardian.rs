@@ -5,6 +5,8 @@
 //! end of the lease, and then kills the worker, which is tied to its parent.
 
 use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,9 +16,11 @@ use async_io::{Timer, block_on};
 use futures_lite::{FutureExt, Stream as _};
 
 use super::pump::{Pump, StreamClosed, stream};
+use super::within;
 use crate::process::background;
 use crate::signal::{SignalReceiver, open_signal_receiver};
-use crate::sys::kill_timer::{KillTimer, boot_time};
+use crate::sys::clock::boot_time;
+use crate::sys::kill_timer::KillTimer;
 use crate::sys::process::Ended;
 use crate::sys::{role, standard_fds};
 use crate::transport::job::image::fingerprint;
@@ -35,13 +39,18 @@ const STOP_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc:
 /// Guards a worker until it has ended, and exits.
 pub(in crate::worker) fn serve(spec: Arc<ExecSpec>) -> ! {
     role::forget_guardian();
-    let guarded = Guardian::new().map(|mut guardian| block_on(guardian.run(spec)));
-    if let Err(error) = guarded {
-        role::exit_cannot_serve(&format!(
+    // The program must not go on here, neither after a panic.
+    let guarded = catch_unwind(AssertUnwindSafe(|| {
+        Guardian::new().map(|mut guardian| block_on(guardian.run(spec)))
+    }));
+    match guarded {
+        Ok(Ok(())) => std::process::exit(0),
+        Ok(Err(error)) => role::exit_cannot_serve(&format!(
             "its standard input and output cannot be used: {error}; the launcher must pass a pipe or a socket for each"
-        ))
+        )),
+        // The panic hook has printed the message.
+        Err(_) => std::process::exit(role::EXIT_CANNOT_SERVE),
     }
-    std::process::exit(0)
 }
 
 struct Guardian {
@@ -49,6 +58,45 @@ struct Guardian {
     signals: Option<SignalReceiver>,
     /// The time at which the lease was asked for.
     asked: Duration,
+}
+
+/// The lease of the worker, and the timer of the kernel that enforces it.
+struct Lease {
+    holder: LeaseHolder,
+    timer: KillTimer,
+}
+
+impl Lease {
+    /// Begins the lease, or returns why the worker would not end with it.
+    fn begin(asked: Duration, term: Duration) -> Result<Self, String> {
+        if std::process::id() == 1 {
+            return Err("it would be process 1 of its container, which the kernel does not kill when its lease is \
+                        over: use an init (`docker run --init`)"
+                .into());
+        }
+        let holder = LeaseHolder::new(asked, term);
+        if boot_time() >= holder.over() {
+            return Err(
+                "its first lease was over before it was told to start: the connection is slow; \
+                        `Launcher::lease` sets a longer one"
+                    .into(),
+            );
+        }
+        let begun = KillTimer::new().and_then(|timer| {
+            let lease = Self { holder, timer };
+            lease.set_timer().map(|()| lease)
+        });
+        begun.map_err(|error| format!("the kernel gives no timer for its lease: {error}"))
+    }
+
+    fn renew(&mut self, number: u64) {
+        self.holder.renew(number);
+        let _ = self.set_timer(); // it has worked before
+    }
+
+    fn set_timer(&self) -> io::Result<()> {
+        self.timer.set(self.holder.over() + KILL_TIMER_MARGIN)
+    }
 }
 
 /// An event for which a guardian waits.
@@ -62,7 +110,7 @@ enum Event {
 }
 
 impl Guardian {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let (input, output) = standard_fds::take_input_and_output()?;
         let mut pump = Pump::of_guardian(stream(input, output)?);
         let image = fingerprint()?;
@@ -88,74 +136,68 @@ impl Guardian {
     }
 
     async fn run(&mut self, spec: Arc<ExecSpec>) {
-        let start = match self.next(Some(self.asked + START_WAIT_LIMIT), None).await {
-            Event::Control(Control::Start(start)) => start,
-            _ => return, // the program has given up, or is no program of this protocol
+        let limit = self.asked + START_WAIT_LIMIT;
+        let Event::Control(Control::Start(start)) = self.next(Some(limit), None).await else {
+            return; // the program has given up, or is no program of this protocol
         };
-        let mut lease = LeaseHolder::new(self.asked, start.term);
-        let timer = KillTimer::new();
-        let set = |lease: &LeaseHolder| match &timer {
-            Ok(timer) => timer.set(lease.over() + KILL_TIMER_MARGIN),
-            Err(error) => Err(std::io::Error::from(error.kind())),
-        };
-        let process = match set(&lease) {
-            _ if std::process::id() == 1 => Err(
-                "it would be process 1 of its container, which the kernel does not kill when its lease is over: use an \
-                 init (`docker run --init`)"
-                    .to_owned(),
-            ),
-            Err(error) => Err(format!("the kernel gives no timer for its lease: {error}")),
-            Ok(()) if boot_time() >= lease.over() => {
-                Err("its first lease was over before it was told to start: the connection is slow; \
-                     `Launcher::lease` sets a longer one"
-                    .to_owned())
+        let started = match Lease::begin(self.asked, start.term) {
+            Ok(lease) => {
+                let process = self.start_worker(start, spec).await;
+                process.map(|process| (lease, process))
             }
-            Ok(()) => self.start_worker(start, spec).await,
+            Err(why) => Err(why),
         };
-        let mut process = match process {
-            Ok(process) => process,
+        let (mut lease, mut process) = match started {
+            Ok(started) => started,
             Err(why) => {
                 self.pump.outbox.put_control(&Control::NotStarted(why));
                 return self.close().await;
             }
         };
+        let Some(end) = self.guard(&mut process, &mut lease).await else {
+            return;
+        };
+        let Lease { holder, timer } = lease;
+        drop(timer); // nothing is left to be killed
+        self.send_rest(holder).await;
+        self.pump.outbox.put_control(&Control::Ended(end));
+        self.close().await;
+    }
+
+    /// Passes frames on until the worker has ended, or kills it if it must not live any longer.
+    /// Returns how it ended. `None` if the connection is lost, so that it cannot be reported.
+    async fn guard(&mut self, process: &mut WorkerProcess, lease: &mut Lease) -> Option<WorkerEnd> {
         let mut stopped_by = None;
-        let mut is_connected = true;
         let ended = loop {
-            match self.next(Some(lease.next_due()), Some(&mut process)).await {
+            match self
+                .next(Some(lease.holder.next_due()), Some(process))
+                .await
+            {
                 Event::Ended(ended) => break ended,
-                Event::Control(Control::Renewed(number)) => {
-                    lease.renew(number);
-                    let _ = set(&lease); // it has worked before
-                }
+                Event::Control(Control::Renewed(number)) => lease.renew(number),
                 Event::Control(Control::Kill) => process.kill(),
-                Event::Due if boot_time() >= lease.over() => {
-                    process.kill();
-                    break poll_fn(|cx| process.poll_end(cx)).await;
-                }
-                Event::Due => self.ask_for_renewal(&mut lease),
                 Event::Stopped(signal) => {
                     stopped_by.get_or_insert(signal);
                     process.kill();
                 }
-                Event::StreamClosed | Event::Control(_) => {
-                    is_connected = false;
+                Event::Due if boot_time() < lease.holder.over() => {
+                    self.ask_for_renewal(&mut lease.holder);
+                }
+                Event::Due => {
                     process.kill();
                     break poll_fn(|cx| process.poll_end(cx)).await;
                 }
+                Event::StreamClosed | Event::Control(_) => {
+                    process.kill();
+                    poll_fn(|cx| process.poll_end(cx)).await;
+                    return None;
+                }
             }
         };
-        if !is_connected {
-            return;
-        }
-        drop(timer); // the worker has ended, so there is nothing left to be killed
-        self.send_rest(&mut lease).await;
-        let end = match stopped_by {
+        Some(match stopped_by {
             Some(signal) => WorkerEnd::Stopped { signal },
             None => ended.into(),
-        };
-        self.pump.outbox.put_control(&Control::Ended(end));
-        self.close().await;
+        })
     }
 
     /// Starts the worker, or returns why it cannot be started.
@@ -216,7 +258,7 @@ impl Guardian {
 
     /// Sends what the worker had sent before its end. The lease is renewed, or the program would
     /// take the worker for lost before all has arrived.
-    async fn send_rest(&mut self, lease: &mut LeaseHolder) {
+    async fn send_rest(&mut self, mut lease: LeaseHolder) {
         loop {
             let mut timer = Timer::after(lease.next_due().saturating_sub(boot_time()));
             let event = poll_fn(|cx| {
@@ -232,7 +274,7 @@ impl Guardian {
             });
             match event.await {
                 Some(Event::Control(Control::Renewed(number))) => lease.renew(number),
-                Some(Event::Due) if boot_time() < lease.over() => self.ask_for_renewal(lease),
+                Some(Event::Due) if boot_time() < lease.over() => self.ask_for_renewal(&mut lease),
                 // All has been put, or can never be sent.
                 Some(Event::Due) | None => return,
                 Some(_) => {}
@@ -250,11 +292,7 @@ impl Guardian {
             }
             Poll::Pending
         });
-        closed
-            .or(async {
-                Timer::after(REPORT_GRACE).await;
-            })
-            .await;
+        within(REPORT_GRACE, closed).await;
     }
 }
 

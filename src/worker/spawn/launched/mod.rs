@@ -7,3 +7,19 @@
 pub(in crate::worker) mod guardian;
 mod pump;
 pub(in crate::worker) mod relay;
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+/// Awaits a future. Returns `None` if that takes longer than `limit`.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let in_time = async { Some(future.await) };
+    let late = async {
+        Timer::after(limit).await;
+        None
+    };
+    in_time.or(late).await
+}

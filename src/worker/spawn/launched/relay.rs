@@ -23,15 +23,16 @@ use futures_lite::FutureExt;
 use rustix::process::Signal;
 
 use super::pump::{Pump, Stream, StreamClosed};
+use super::within;
 use crate::process::background;
 use crate::process::child::ChildProcess;
 use crate::sys::answer;
-use crate::sys::kill_timer::boot_time;
+use crate::sys::clock::boot_time;
 use crate::sys::process::Ended;
 use crate::sys::socket;
 use crate::transport::job::image::{Fingerprint, fingerprint};
 use crate::transport::relay::lease::LeaseGranter;
-use crate::transport::relay::packet::{Control, Hello, Start, WorkerEnd};
+use crate::transport::relay::packet::{Control, Start, WorkerEnd};
 use crate::worker::config::{Launcher, WorkerConfig};
 use crate::worker::conn::connection::Connection;
 use crate::worker::conn::remote_process::{RemoteEnd, RemoteProcess};
@@ -40,7 +41,7 @@ use crate::worker::conn::worker_process::WorkerProcess;
 use crate::worker::error::{LaunchEnd, WorkerError};
 use crate::worker::spawn::exec_spec::ExecSpec;
 use crate::worker::spawn::launcher::Launch;
-use crate::worker::tuning::{LAUNCHER_GRACE, REPORT_GRACE};
+use crate::worker::tuning::{LAUNCHER_GRACE, LAUNCHER_USUAL_END, REPORT_GRACE};
 
 /// A worker that a launcher is starting.
 #[derive(Debug)]
@@ -153,28 +154,18 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
                 connection: Connection::new(ours),
                 stderr,
                 forked: false,
-                image: Some(image),
+                image: Some(Box::new(image)),
             }));
             // If the worker was not taken, the last handle drops it, and so kills it.
             drop(shared);
             let end = relay.serve(&process).await;
             relay.deliver_rest(&process).await;
-            // The launching program mostly ends at once, and is no process of this program then.
+            // The launching program mostly ends at once. Then it is no child of this process any
+            // more when the end of the worker is known.
             let mut ending = pin!(relay.end_launcher());
-            let prompt = async {
-                Timer::after(LAUNCHER_GRACE / 8).await;
-            };
-            let has_ended = async {
-                ending.as_mut().await;
-                true
-            };
-            let has_ended = has_ended.or(async {
-                prompt.await;
-                false
-            });
-            let has_ended = has_ended.await;
+            let ended = within(LAUNCHER_USUAL_END, ending.as_mut()).await;
             process.set_end(end);
-            if !has_ended {
+            if ended.is_none() {
                 ending.await;
             }
         }
@@ -187,6 +178,8 @@ struct Relay {
     pump: Pump,
     /// Present once the guardian has been told to start the worker.
     lease: Option<LeaseGranter>,
+    /// The guardian has been told to kill the worker.
+    is_killed: bool,
 }
 
 /// An event for which a relay waits.
@@ -226,6 +219,7 @@ impl Relay {
             program,
             pump: Pump::of_relay(stream),
             lease: None,
+            is_killed: false,
         };
         Ok((relay, stderr))
     }
@@ -275,31 +269,21 @@ impl Relay {
             kills_tree: plan.config.kills_tree(),
             environment: plan.config.environment().to_message(),
         }));
-        let mut is_cancelled = false;
         loop {
-            let cancelled = |cx: &mut Context<'_>| {
-                if is_cancelled {
-                    return Poll::Pending;
-                }
-                shared.poll_cancelled(cx)
-            };
             match self.next(Some(limit), cancelled).await {
                 Event::Control(Control::Started(pid)) => {
-                    let process = Arc::new(RemoteProcess::new(pid, hello.place().into()));
-                    return Ok((process, ours, hello.image));
+                    let process = RemoteProcess::new(pid, &hello);
+                    return Ok((Arc::new(process), ours, hello.image));
                 }
                 Event::Control(Control::NotStarted(why)) => {
-                    return Err(WorkerError::not_started_elsewhere(&hello.place(), &why));
+                    return Err(WorkerError::not_started_elsewhere(&hello, &why));
                 }
                 Event::Control(Control::Ended(_)) => return Err(WorkerError::launch_cancelled()),
                 Event::Control(Control::Renew(number)) => self.renew(number),
-                Event::Cancelled => {
-                    is_cancelled = true;
-                    self.kill();
-                }
+                Event::Cancelled => self.kill(),
                 Event::Control(_) | Event::StreamClosed | Event::TimeOver => {
                     self.await_end_of_lease().await;
-                    return Err(self.launch_failed(plan).await);
+                    return Err(WorkerError::launch_lost(&plan.launcher));
                 }
             }
         }
@@ -307,14 +291,8 @@ impl Relay {
 
     /// Relays until the worker has ended, and returns how.
     async fn serve(&mut self, process: &RemoteProcess) -> RemoteEnd {
-        let mut is_killed = false;
+        let killed = |cx: &mut Context<'_>| process.poll_killed(cx);
         loop {
-            let killed = |cx: &mut Context<'_>| {
-                if is_killed {
-                    return Poll::Pending;
-                }
-                process.poll_killed(cx)
-            };
             let limit = self.lease.as_ref().map(LeaseGranter::over);
             match self.next(limit, killed).await {
                 Event::Control(Control::Renew(number)) => self.renew(number),
@@ -328,10 +306,7 @@ impl Relay {
                         WorkerEnd::Unknown => RemoteEnd::Reported(Ended::Unknown),
                     };
                 }
-                Event::Cancelled => {
-                    is_killed = true;
-                    self.kill();
-                }
+                Event::Cancelled => self.kill(),
                 // Nothing that comes later is relayed: the worker counts as lost.
                 Event::Control(_) | Event::StreamClosed | Event::TimeOver => {
                     self.await_end_of_lease().await;
@@ -341,7 +316,8 @@ impl Relay {
         }
     }
 
-    /// Waits for the next control packet, or until `cancelled` is ready or a time is over.
+    /// Waits for the next control packet, or until a time is over, or until `cancelled` is ready
+    /// and the worker is not killed yet.
     async fn next(
         &mut self,
         limit: Option<Duration>,
@@ -349,7 +325,7 @@ impl Relay {
     ) -> Event {
         let mut timer = limit.map(|limit| Timer::after(limit.saturating_sub(boot_time())));
         poll_fn(|cx| {
-            if cancelled(cx).is_ready() {
+            if !self.is_killed && cancelled(cx).is_ready() {
                 return Poll::Ready(Event::Cancelled);
             }
             match self.pump.poll(cx) {
@@ -377,6 +353,7 @@ impl Relay {
         if let Some(lease) = &mut self.lease {
             lease.cancel();
         }
+        self.is_killed = true;
         self.pump.outbox.put_control(&Control::Kill);
     }
 
@@ -405,12 +382,8 @@ impl Relay {
     async fn launch_failed(&mut self, plan: &Plan) -> WorkerError {
         let noise = self.pump.noise();
         let program = &mut self.program;
-        let ended = poll_fn(|cx| program.poll_end(cx));
-        let in_time = async { Some(ended.await) }.or(async {
-            Timer::after(LAUNCHER_GRACE).await;
-            None
-        });
-        let end = match in_time.await {
+        let ended = within(LAUNCHER_GRACE, poll_fn(|cx| program.poll_end(cx)));
+        let end = match ended.await {
             Some(Ended::Exited(code)) => LaunchEnd::Exited(code),
             Some(Ended::Signalled { signal, .. }) => LaunchEnd::Signalled(signal),
             Some(Ended::Unknown) | None => LaunchEnd::Unknown,
@@ -422,7 +395,11 @@ impl Relay {
     /// then by SIGKILL.
     async fn end_launcher(&mut self) {
         self.pump.close_stream();
-        for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
+        for (signal, grace) in [
+            (None, LAUNCHER_GRACE),
+            (Some(Signal::TERM), LAUNCHER_GRACE),
+            (Some(Signal::KILL), REPORT_GRACE),
+        ] {
             if let (Some(signal), Some(program)) = (signal, self.program.descriptor()) {
                 let _ = program.send(signal); // fails if the program has changed its user, as sudo does
             }
@@ -432,30 +409,11 @@ impl Relay {
                 while let Poll::Ready(Ok(_)) = pump.poll(cx) {}
                 program.poll_end(cx)
             });
-            let in_time = async { Some(ended.await) }.or(async {
-                Timer::after(if signal == Some(Signal::KILL) {
-                    REPORT_GRACE
-                } else {
-                    LAUNCHER_GRACE
-                })
-                .await;
-                None
-            });
-            if in_time.await.is_some() {
+            if within(grace, ended).await.is_some() {
                 return;
             }
         }
         let pid = self.program.pid();
         tracing::warn!(pid, "a launching program does not end after its worker has");
-    }
-}
-
-impl Hello {
-    /// Returns where the guardian is: its host, and the step of the engine that has started it.
-    fn place(&self) -> String {
-        match &self.step {
-            Some(step) => format!("{} in step {step}", self.host),
-            None => self.host.clone(),
-        }
     }
 }
